@@ -1,0 +1,42 @@
+//! Runs of neighbouring grains, and their content: the unit in which data moves.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::VolumeId;
+
+/// `count` neighbouring grains of one volume, from grain `first` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Index of the first grain.
+    pub first: u64,
+    /// How many grains; at least 1.
+    pub count: u64,
+}
+
+impl Run {
+    /// One past the last grain.
+    pub fn end(&self) -> u64 {
+        self.first.saturating_add(self.count)
+    }
+}
+
+/// What the grains of a run hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The bytes of all grains of the run, in order (the last grain of a volume may be short).
+    Data(Bytes),
+    /// All zeros: travels without data.
+    Zero,
+}
+
+/// A run with its content, as it stood at one cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrainData {
+    /// Which grains.
+    pub run: Run,
+    /// What they hold.
+    pub content: Content,
+}
