@@ -1,0 +1,160 @@
+//! The names of a simulated machine: those that are seen, those on stable storage, and the changes
+//! between them.
+//!
+//! A change becomes durable with `sync_dir` of a directory that holds one of its names, or by choice
+//! at a power cut; in either case with it every earlier change of the same names. Renames are atomic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A directory.
+    Dir,
+    /// A file or block device, by the number of its inode.
+    File(u64),
+}
+
+/// A change of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Link(PathBuf, u64),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+    RemoveDir(PathBuf),
+}
+
+impl Change {
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            Change::Link(path, _) | Change::Unlink(path) | Change::RemoveDir(path) => vec![path],
+            Change::Rename(from, to) => vec![from, to],
+        }
+    }
+
+    fn apply(&self, map: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            Change::Link(path, inode) => {
+                map.insert(path.clone(), Node::File(*inode));
+            }
+            Change::Unlink(path) | Change::RemoveDir(path) => {
+                map.remove(path);
+            }
+            Change::Rename(from, to) => {
+                if let Some(node) = map.remove(from) {
+                    map.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+/// The names, see the module. The root directory is always there.
+#[derive(Clone, Default)]
+pub struct Names {
+    live: BTreeMap<PathBuf, Node>,
+    durable: BTreeMap<PathBuf, Node>,
+    /// Changes that are not durable, oldest first, with the number of their step.
+    log: Vec<(u64, Change)>,
+}
+
+impl Names {
+    /// What stands at `path`.
+    pub fn get(&self, path: &Path) -> Option<Node> {
+        if path == Path::new("/") { Some(Node::Dir) } else { self.live.get(path).copied() }
+    }
+
+    /// The names right below `dir`, in order.
+    pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
+        self.live
+            .range(dir.to_path_buf()..)
+            .take_while(move |(path, _)| path.starts_with(dir))
+            .filter(move |(path, _)| path.parent() == Some(dir))
+            .map(|(path, node)| (path.as_path(), *node))
+    }
+
+    /// The inodes that have a name now.
+    pub fn live_inodes(&self) -> impl Iterator<Item = u64> {
+        self.live.values().filter_map(file)
+    }
+
+    /// The inodes that have a name now, or may have one after a power cut.
+    pub fn all_inodes(&self) -> BTreeSet<u64> {
+        let logged = self.log.iter().filter_map(|(_, change)| match change {
+            Change::Link(_, inode) => Some(*inode),
+            _ => None,
+        });
+        let durable = self.durable.values().filter_map(file);
+        self.live_inodes().chain(durable).chain(logged).collect()
+    }
+
+    /// Makes a change that is not durable yet.
+    pub fn change(&mut self, seq: u64, change: Change) {
+        change.apply(&mut self.live);
+        self.log.push((seq, change));
+    }
+
+    /// Makes a directory, durable at once.
+    pub fn create_dir(&mut self, path: &Path) {
+        // An older, not yet durable removal of it comes first, with what it needs.
+        self.settle(u64::MAX, |change| change.paths().contains(&path));
+        self.live.insert(path.to_owned(), Node::Dir);
+        self.durable.insert(path.to_owned(), Node::Dir);
+    }
+
+    /// Makes a name that is durable at once (a device node).
+    pub fn create_durable(&mut self, path: &Path, inode: u64) {
+        self.live.insert(path.to_owned(), Node::File(inode));
+        self.durable.insert(path.to_owned(), Node::File(inode));
+    }
+
+    /// A directory sync that started when step `upto` was the next.
+    pub fn sync_dir(&mut self, dir: &Path, upto: u64) {
+        self.settle(upto, |change| change.paths().iter().any(|path| path.parent() == Some(dir)));
+    }
+
+    /// The power fails: each change was kept or not, by `keep`.
+    pub fn power_cut(&mut self, mut keep: impl FnMut() -> bool) {
+        self.settle(u64::MAX, |_| keep());
+        self.log.clear();
+        self.live = self.durable.clone();
+    }
+
+    fn settle(&mut self, upto: u64, mut kept: impl FnMut(&Change) -> bool) {
+        let young = self.log.split_off(self.log.partition_point(|(seq, _)| *seq < upto));
+        let mut needed: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut done = Vec::with_capacity(self.log.len());
+        for (_, change) in self.log.iter().rev() {
+            let touched = change.paths().iter().any(|path| needs(&needed, path));
+            let keep = kept(change) || touched;
+            if keep {
+                needed.extend(change.paths().into_iter().map(Path::to_owned));
+            }
+            done.push(keep);
+        }
+        let mut rest = Vec::new();
+        for (logged, done) in self.log.drain(..).zip(done.into_iter().rev()) {
+            if done {
+                logged.1.apply(&mut self.durable);
+            } else {
+                rest.push(logged);
+            }
+        }
+        rest.extend(young);
+        self.log = rest;
+    }
+}
+
+/// Whether a later change that is kept needs the earlier changes of `path`: it has the same name, or
+/// removed the directory (which was empty then).
+fn needs(needed: &BTreeSet<PathBuf>, path: &Path) -> bool {
+    needed.contains(path) || path.parent().is_some_and(|dir| needed.contains(dir))
+}
+
+fn file(node: &Node) -> Option<u64> {
+    match node {
+        Node::File(inode) => Some(*inode),
+        Node::Dir => None,
+    }
+}
