@@ -1,0 +1,11 @@
+//! Tests of the journal on the simulated disk, against a model of the bytes.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod damage;
+mod errors;
+mod limits;
+mod round_trip;
+mod together;
+mod world;
