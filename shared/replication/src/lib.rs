@@ -1,0 +1,20 @@
+//! The heart of Grainhaul: tracking, copy sessions, the source role, the replica role.
+//!
+//! Everything runs on the one thread of a relationship. State is changed by plain synchronous methods
+//! that decide; async code waits and carries out. The outside is reached only through
+//! [`disk::Context`] and the channels of a link, so that the same code runs in the simulator.
+
+pub mod dump;
+mod error;
+mod group_commit;
+pub mod map;
+pub mod protocol;
+pub mod replica;
+mod seal;
+pub mod session;
+pub mod source;
+pub mod state;
+pub mod track;
+pub mod volumes;
+
+pub use error::{Error, Result};

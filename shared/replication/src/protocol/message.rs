@@ -1,0 +1,181 @@
+//! The messages of the replication protocol, version 1. `docs/formats/protocol.md` has the exchange
+//! in order.
+//!
+//! Each is the control part of a frame (bincode, bounded by [`wire::codec`]); what is large travels in
+//! the frame's payload. The replica speaks first in each step of a catch-up and pulls at its own pace;
+//! only preserved grains are pushed.
+
+use grain::{CutId, Run, SessionId};
+use serde::{Deserialize, Serialize};
+
+/// The frame kind of all messages.
+pub const MESSAGE_KIND: u16 = 16;
+/// Runs in one pull at most.
+pub const MAX_RUNS_A_PULL: usize = 1024;
+/// Grains whose digests travel in one message at most (8192 digests of 32 bytes are 256 KiB).
+pub const MAX_DIGESTS: u64 = 8192;
+
+/// Which set a chunk belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SetName {
+    /// The replica's closed layer at this place of its facts.
+    Layer(u32),
+    /// What the replica's base may hold of a direct catch-up that was not committed.
+    Direct,
+    /// What the replica should hold and does not.
+    Missing,
+    /// What had not arrived of a broken session.
+    Remaining,
+    /// The grains to pull.
+    Pull,
+    /// The grains that the commit records.
+    Record,
+    /// Of the grains to pull: those that are compared by digest first.
+    Suspected,
+}
+
+/// What the replica wants of a catch-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    /// What changed since the newest common cut.
+    Delta,
+    /// Everything, compared by digest first.
+    Compare,
+}
+
+/// A refusal or an end, in words that both sides show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// A rule's name, or `fingerprint`, `busy`, `state`.
+    pub code: String,
+    /// For people.
+    pub text: String,
+}
+
+/// One sampled grain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The volume's number.
+    pub volume: u16,
+    /// The grain.
+    pub grain: u64,
+    /// SHA-1 of its bytes at the source.
+    pub sha1: [u8; 20],
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Both: the facts, in the payload.
+    Facts,
+    /// Both: the hash of the facts heard.
+    Echo {
+        /// [`grain::attach::Facts::hash`].
+        hash: [u8; 32],
+    },
+    /// Either: no, and why. The session ends.
+    Refuse(Refusal),
+    /// Replica: please send samples.
+    Check {
+        /// How many.
+        samples: u32,
+    },
+    /// Source: the samples, in the payload.
+    Samples,
+    /// Replica: what came of them.
+    Checked {
+        /// How many could be compared.
+        compared: u32,
+        /// Which differ: volume and grain.
+        different: Vec<(u16, u64)>,
+    },
+    /// A chunk of a set, in the payload.
+    Set {
+        /// Of which.
+        name: SetName,
+    },
+    /// Replica, after its sets: begin.
+    Begin {
+        /// What is wanted.
+        want: Want,
+    },
+    /// Source: nothing was written since the replica's cut.
+    NothingNew {
+        /// That cut.
+        cut: CutId,
+    },
+    /// Source: a catch-up to this cut; its lineage is in the payload, the sets follow.
+    CatchUp {
+        /// The session's id.
+        session: SessionId,
+        /// The cut, published.
+        cut: CutId,
+        /// The newest common cut; none for a comparison without one.
+        since: Option<CutId>,
+        /// The broken session whose grains count.
+        carries: Option<SessionId>,
+        /// When the cut was made.
+        unix_ms: u64,
+    },
+    /// Source: all sets of the catch-up were sent.
+    Go,
+    /// Replica: send these.
+    Pull {
+        /// Counts up; the answer names it.
+        number: u32,
+        /// At most [`MAX_RUNS_A_PULL`].
+        runs: Vec<Run>,
+    },
+    /// Replica: send what of this run differs from the digests in the payload (32 bytes a grain).
+    PullDifferent {
+        /// Counts up; the answer names it.
+        number: u32,
+        /// At most [`MAX_DIGESTS`] grains.
+        run: Run,
+    },
+    /// Source: grains, in the payload.
+    Data {
+        /// Which.
+        run: Run,
+        /// BLAKE3 of the payload, made where it was read.
+        digest: [u8; 32],
+    },
+    /// Source: these grains are zeros.
+    Zero {
+        /// Which.
+        run: Run,
+    },
+    /// Source: these are as the replica's digests say.
+    Same {
+        /// Which.
+        run: Run,
+    },
+    /// Source: everything of that pull that was not pushed before has been sent.
+    Pulled {
+        /// Which pull.
+        number: u32,
+    },
+    /// Replica: all pulls were answered; send what was preserved.
+    Finish,
+    /// Source: everything of the session was sent.
+    Delivered,
+    /// Source: the session cannot go on; what arrived stays useful.
+    Broken {
+        /// Why.
+        text: String,
+    },
+    /// Replica: durable.
+    Committed {
+        /// The cut.
+        cut: CutId,
+    },
+    /// Source: noted.
+    Settled {
+        /// Layers up to here are not needed by anyone.
+        floor: Option<CutId>,
+        /// Grains written since the committed cut.
+        remaining: u64,
+        /// The same in bytes.
+        remaining_bytes: u64,
+    },
+}

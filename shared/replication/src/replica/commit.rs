@@ -1,0 +1,146 @@
+//! The commit of a catch-up: from here on the replica is at the new cut, whatever crashes.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use grain::lineage::{HeldCuts, commit as commit_rule};
+use grain::{CutId, Lineage};
+use serde::{Deserialize, Serialize};
+
+use super::Replica;
+use super::missing::free;
+use crate::state::{ClosedLayer, LayerRef, State};
+use crate::{Error, Result};
+
+/// What a commit record carries, so that the state can be brought up to it after a crash.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct CommitBody {
+    pub(super) lineage: Lineage,
+    pub(super) cut: CutId,
+    pub(super) unix_ms: u64,
+    pub(super) layer: Option<ClosedLayer>,
+}
+
+impl CommitBody {
+    fn encode(&self) -> Result<Bytes> {
+        let text = serde_json::to_vec(self)
+            .map_err(|e| Error::State(format!("the commit cannot be written: {e}")))?;
+        Ok(text.into())
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<CommitBody> {
+        serde_json::from_slice(bytes)
+            .map_err(|e| Error::corrupt("journal", format!("a commit's body: {e}")))
+    }
+}
+
+impl Replica {
+    /// Commits the catch-up, of which everything has arrived. Gives the cut.
+    pub(super) async fn commit_pull(self: &Rc<Self>) -> Result<CutId> {
+        let (record, left) = {
+            let pull = self.pull.borrow();
+            let pull = pull.as_ref().ok_or_else(|| Error::State("no catch-up".to_owned()))?;
+            (pull.record().clone(), pull.remaining_len())
+        };
+        if left > 0 {
+            return Err(Error::Peer(format!("{left} grains of the catch-up never arrived")));
+        }
+        let newest = record.sessions.last().copied();
+        let newest = newest.ok_or_else(|| Error::State("a catch-up without session".to_owned()))?;
+        let grains = self.pull.borrow().as_ref().map_or(0, |p| p.union().len());
+        let at = record.union;
+        let layer = match record.common {
+            None => None,
+            Some(common) => commit_rule(&record.lineage, common, newest.cut, grains)
+                .ok_or_else(|| Error::Peer("its lineage does not lead to the cut".to_owned()))?
+                .layer
+                .map(|layer| ClosedLayer { at, name: layer.name, grains }),
+        };
+        let body = CommitBody {
+            lineage: record.lineage.clone(),
+            cut: newest.cut,
+            unix_ms: record.unix_ms,
+            layer,
+        };
+        if record.direct {
+            // What arrived since the last sync may be lost when this one fails, and is asked for again.
+            self.strike_arrived().await?;
+            let number = self.store.with(|s| s.replica.as_ref().map_or(0, |r| r.commit_number));
+            self.install_commit(body, number).await?;
+        } else {
+            let sessions: Vec<_> = record.sessions.iter().map(|s| s.session).collect();
+            // A session of which nothing was put into the journal is not known there.
+            let known: Vec<_> =
+                sessions.iter().copied().filter(|s| self.journal.received(*s).is_some()).collect();
+            let number = self.journal.commit(&known, newest.cut, body.encode()?).await?;
+            self.install_commit(body, number).await?;
+        }
+        self.journal_was_full.set(false);
+        self.progress.commits.set(self.progress.commits.get() + 1);
+        Ok(newest.cut)
+    }
+
+    /// Takes a durable commit over into the state. Idempotent by its number.
+    pub(super) async fn install_commit(&self, body: CommitBody, number: u64) -> Result<()> {
+        let pull = self.pull.borrow_mut().take();
+        let mut freed: Vec<LayerRef> = Vec::new();
+        freed.extend(self.damaged.forget());
+        freed.extend(self.unloaded.forget());
+        self.store.change(|s| {
+            let Some(replica) = &mut s.replica else { return };
+            if let Some(pull) = replica.pull.take() {
+                freed.push(pull.remaining);
+                if body.layer.as_ref().is_none_or(|layer| layer.at != pull.union) {
+                    freed.push(pull.union);
+                }
+            }
+            replica.damaged = None;
+            replica.unloaded = None;
+            replica.fuzzy_end = None;
+            replica.commit_number = number;
+            replica.committed_unix_ms = Some(body.unix_ms);
+            s.lineage = body.lineage;
+            if let Some(layer) = body.layer
+                && !s.layers.closed.contains(&layer)
+            {
+                s.layers.closed.push(layer);
+            }
+        });
+        drop(pull);
+        // No file is used again before the record that forgets it is durable. Those that a crash leaves
+        // without a name are found at the next start.
+        self.store.save().await?;
+        free(&self.store, freed);
+        Ok(())
+    }
+
+    /// The source told how far layers are needed.
+    pub(super) async fn note_floor(&self, floor: Option<CutId>) -> Result<()> {
+        self.store.change(|s| {
+            if let Some(replica) = &mut s.replica {
+                replica.floor = floor;
+            }
+        });
+        let told = |s: &State| s.replica.as_ref().and_then(|r| r.floor);
+        self.keeper().tidy(held, told).await
+    }
+}
+
+/// Everyone who names a cut of this replica.
+fn held(s: &State) -> std::collections::BTreeSet<CutId> {
+    let mut held = HeldCuts::new(&s.lineage);
+    if let Some(replica) = &s.replica {
+        if let Some(cut) = replica.fuzzy_end {
+            held.fuzzy_end(cut);
+        }
+        if let Some(cut) = replica.floor {
+            held.peer_position(cut);
+        }
+        if let Some(pull) = &replica.pull {
+            for cut in pull.sessions.iter().map(|s| s.cut).chain(pull.common) {
+                held.session(cut);
+            }
+        }
+    }
+    held.cuts().clone()
+}

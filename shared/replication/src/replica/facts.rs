@@ -1,0 +1,59 @@
+//! What the replica tells of itself at an attach.
+
+use grain::attach::{CopyFacts, Facts, MissingGrains, PartialFacts, Role};
+use grain::lineage::Count;
+use grain::{GrainSet, Layer};
+
+use super::Replica;
+use crate::state::ClosedLayer;
+
+impl Replica {
+    /// The facts of this replica.
+    pub fn facts(&self) -> Facts {
+        let partial = self.pull.borrow().as_ref().and_then(|pull| {
+            let newest = pull.sessions().last().copied()?;
+            Some(PartialFacts {
+                session: newest.session,
+                cut: newest.cut,
+                remaining: pull.remaining().len(),
+                direct: pull.is_direct(),
+            })
+        });
+        let direct_grains = self.direct_mask().len();
+        let missing =
+            MissingGrains { damaged: self.damaged.len(), not_loaded: self.unloaded.len() };
+        let consistent = self.is_consistent();
+        self.store.with(|s| {
+            let layer = |c: &ClosedLayer| Layer { name: c.name.clone(), grains: Count(c.grains) };
+            Facts {
+                relationship: s.relationship,
+                geometry: s.geometry.clone(),
+                role: Role::Replica,
+                suspect: false,
+                relinquished: false,
+                promoted: None,
+                alone: None,
+                lineage: s.lineage.clone(),
+                sequence: 0,
+                layers: s.layers.closed.iter().map(layer).collect(),
+                open_grains: direct_grains,
+                copy: CopyFacts {
+                    consistent,
+                    missing,
+                    partial,
+                    fuzzy_end: s.replica.as_ref().and_then(|r| r.fuzzy_end),
+                },
+                open_within: None,
+            }
+        })
+    }
+
+    /// What the base may hold of a direct catch-up that was not committed (rule 10).
+    pub(super) fn direct_mask(&self) -> GrainSet {
+        let pull = self.pull.borrow();
+        match pull.as_ref().filter(|pull| pull.is_direct()) {
+            Some(pull) => pull.union(),
+            None => GrainSet::new(),
+        }
+    }
+}

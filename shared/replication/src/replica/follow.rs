@@ -1,0 +1,360 @@
+//! One session with the source, from the replica's side: attach, samples, catch-ups until in step,
+//! then cycles.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use grain::attach::{Means, Overwrite, Role, Rule, Side, Verdict};
+use grain::lineage::{Holding, layers_used};
+use grain::{CutId, CutReason, GrainSet, Layer};
+
+use super::Replica;
+use super::gather::Gather;
+use super::pull::Announced;
+use crate::protocol::{
+    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, attach, body, send_set,
+    unexpected,
+};
+use crate::source::plain;
+use crate::{Error, Result};
+
+/// How to follow.
+#[derive(Clone, Debug)]
+pub struct FollowSettings {
+    /// Return when in step.
+    pub once: bool,
+    /// Compare digests of all grains first.
+    pub compare: bool,
+    /// Pull what is on media that were not loaded yet.
+    pub pull_unloaded: bool,
+    /// Time between cycles once in step.
+    pub interval: Duration,
+    /// Samples compared at the first attach after a start or load.
+    pub samples: u32,
+    /// Bytes written at the source since the last commit that still count as in step.
+    pub in_step_bytes: u64,
+    /// Catch-ups tried one after the other before the write rate at the source is too high.
+    pub max_rounds: u32,
+}
+
+impl Default for FollowSettings {
+    fn default() -> Self {
+        FollowSettings {
+            once: false,
+            compare: false,
+            pull_unloaded: false,
+            interval: Duration::from_secs(10),
+            samples: 1000,
+            in_step_bytes: 16 << 20,
+            max_rounds: 64,
+        }
+    }
+}
+
+/// How following ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowEnd {
+    /// In step at this cut, as asked by `once`.
+    InStep(CutId),
+}
+
+/// Follows the source over one connection. Comes back with an error when the link ends or the attach
+/// is refused; what has arrived stays useful either way.
+pub async fn follow(
+    replica: &Rc<Replica>,
+    connection: Connection,
+    mut inbox: Inbox,
+    settings: &FollowSettings,
+    shown: impl Fn(&Verdict),
+) -> Result<FollowEnd> {
+    let Ok(_one) = replica.following.try_lock() else {
+        return Err(Error::State("this replica follows a source already".to_owned()));
+    };
+    replica.in_step.set(false);
+    replica.apply().await?;
+    let outcome = converse(replica, &connection, &mut inbox, settings, shown).await;
+    match &outcome {
+        Err(Error::Peer(text)) => {
+            connection.refuse("protocol", text).await;
+            replica.distrust_pull().await?;
+        }
+        Err(Error::State(text)) => connection.refuse("state", text).await,
+        _ => connection.close(),
+    }
+    replica.in_step.set(false);
+    // Whatever ended it: what has arrived is made durable, to be carried over.
+    replica.suspend_pull().await?;
+    outcome
+}
+
+async fn converse(
+    replica: &Rc<Replica>,
+    connection: &Connection,
+    inbox: &mut Inbox,
+    settings: &FollowSettings,
+    shown: impl Fn(&Verdict),
+) -> Result<FollowEnd> {
+    let mine = replica.facts();
+    let Attached { theirs, verdict } = attach(connection, inbox, &mine).await?;
+    shown(&verdict);
+    let connection = connection.clone();
+    let mut session = Following { replica, connection, settings, theirs, verdict };
+    let want = match session.admissible() {
+        Ok(want) => want,
+        Err(e) => {
+            // The source learns which rule it was, too.
+            if let Error::Refused { rule, detail } = &e {
+                session.connection.refuse(rule, detail).await;
+            }
+            return Err(e);
+        }
+    };
+    session.run(want, inbox).await
+}
+
+struct Following<'a> {
+    replica: &'a Rc<Replica>,
+    connection: Connection,
+    settings: &'a FollowSettings,
+    theirs: grain::attach::Facts,
+    verdict: Verdict,
+}
+
+/// What the source said after a commit.
+struct Settled {
+    cut: CutId,
+    remaining_bytes: u64,
+}
+
+impl Following<'_> {
+    async fn run(&mut self, mut want: Want, inbox: &mut Inbox) -> Result<FollowEnd> {
+        if want == Want::Delta && (self.replica.check_due.get() || self.source_was_started()) {
+            self.check(inbox).await?;
+        }
+        let mut rounds = 0;
+        loop {
+            let settled = self.round(want, inbox).await?;
+            want = Want::Delta;
+            rounds += 1;
+            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes;
+            self.replica.in_step.set(in_step);
+            if in_step && self.settings.once {
+                return Ok(FollowEnd::InStep(settled.cut));
+            }
+            if in_step {
+                rounds = 0;
+                self.pause(inbox).await?;
+            } else if rounds >= self.settings.max_rounds {
+                return Err(Error::Link(format!(
+                    "after {rounds} catch-ups {} bytes are still to come: the source is written \
+                     faster than the link carries",
+                    settled.remaining_bytes
+                )));
+            }
+        }
+    }
+
+    /// Whether the verdict lets this side pull, and what.
+    fn admissible(&self) -> Result<Want> {
+        let refused =
+            |detail: String| Err(Error::Refused { rule: self.verdict.rule.to_string(), detail });
+        if self.theirs.role != Role::Source {
+            return refused("the other site is no source".to_owned());
+        }
+        let waiting = self.replica.unloaded.len();
+        if waiting > 0 && !self.settings.pull_unloaded {
+            return Err(Error::State(format!(
+                "{waiting} grains are on media that were not loaded yet; load them, or give up \
+                 waiting with --pull-unloaded"
+            )));
+        }
+        let loses_here = match self.verdict.overwrite {
+            Overwrite::ByItself { .. } => true,
+            // A source that does not trust its base overwrites nobody by a word said here.
+            Overwrite::Named { losers, .. } if self.verdict.rule != Rule::Suspect => {
+                losers.includes(Side::Mine)
+            }
+            Overwrite::Named { .. } => false,
+            Overwrite::Nobody => self.verdict.rule == Rule::InStep,
+        };
+        if self.settings.compare && loses_here {
+            return Ok(Want::Compare);
+        }
+        match (self.verdict.overwrite, self.verdict.means) {
+            (Overwrite::ByItself { .. }, Means::Delta { .. } | Means::Nothing) => Ok(Want::Delta),
+            _ if self.verdict.rule == Rule::InStep => Ok(Want::Delta),
+            _ => refused(format!("{:?}", self.verdict.reasons)),
+        }
+    }
+
+    /// Whether the source was started since this replica's cut: its base may be another.
+    fn source_was_started(&self) -> bool {
+        let newer = self.theirs.lineage.cuts().iter().rev();
+        let mut newer = newer.take_while(|cut| Some(cut.id) != self.replica.head());
+        newer.any(|cut| cut.reason == CutReason::Start)
+    }
+
+    async fn check(&self, inbox: &mut Inbox) -> Result<()> {
+        self.connection.send(&Message::Check { samples: self.settings.samples }).await?;
+        let (message, payload) = inbox.next().await?;
+        if message != Message::Samples {
+            return Err(unexpected(&message));
+        }
+        let samples: Vec<Sample> = body(&payload)?;
+        if samples.len() > self.settings.samples as usize {
+            return Err(Error::Peer("more samples than were asked for".to_owned()));
+        }
+        let (compared, different) = self.replica.compare_samples(&samples).await?;
+        let checked = Message::Checked { compared, different: different.clone() };
+        self.connection.send(&checked).await?;
+        if let Some((volume, grain)) = different.first() {
+            let bytes = self.replica.volumes().geometry().grain.bytes();
+            return Err(Error::Fingerprint(format!(
+                "{} of {compared} samples differ, the first at byte {} of volume {volume}; \
+                 nothing was written. `serve --compare` finds and pulls what differs",
+                different.len(),
+                grain * bytes
+            )));
+        }
+        let now = self.replica.context().unix_ms();
+        self.replica.check_due.set(false);
+        self.replica
+            .store()
+            .update(|s| {
+                if let Some(replica) = &mut s.replica {
+                    replica.proof.samples = u64::from(compared);
+                    replica.proof.unix_ms = Some(now);
+                }
+            })
+            .await
+    }
+
+    async fn round(&mut self, want: Want, inbox: &mut Inbox) -> Result<Settled> {
+        if want == Want::Delta {
+            self.send_sets().await?;
+        }
+        self.connection.send(&Message::Begin { want }).await?;
+        let (message, payload) = inbox.next().await?;
+        let cut = match message {
+            Message::NothingNew { cut } if Some(cut) == self.replica.head() => cut,
+            Message::CatchUp { session, cut, since, carries, unix_ms } => {
+                let lineage: grain::Lineage = body(&payload)?;
+                lineage
+                    .validate(grain::attach::Facts::MAX_CUTS)
+                    .map_err(|e| Error::Peer(e.to_string()))?;
+                let (pull, record, suspected) = self.take_sets(inbox).await?;
+                let known = lineage.clone();
+                let only_differing = suspected.bytes(self.replica.volumes().geometry());
+                let announced = Announced {
+                    session,
+                    cut,
+                    since,
+                    carries,
+                    unix_ms,
+                    lineage,
+                    pull,
+                    record,
+                    only_differing,
+                };
+                self.replica.check_announced(&announced, want)?;
+                self.replica.begin_pull(announced).await?;
+                let gather = Gather::new(self.replica, self.connection.clone(), suspected);
+                gather.run(inbox).await?;
+                let cut = self.replica.commit_pull().await?;
+                // Of the next round: nothing that this side keeps is needed before this cut.
+                self.theirs.lineage = known;
+                self.theirs.layers.clear();
+                cut
+            }
+            other => return Err(unexpected(&other)),
+        };
+        self.connection.send(&Message::Committed { cut }).await?;
+        match inbox.next().await? {
+            (Message::Settled { floor, remaining_bytes, .. }, _) => {
+                self.replica.progress.source_dirty_bytes.set(remaining_bytes);
+                self.replica.apply().await?;
+                self.replica.note_floor(floor).await?;
+                Ok(Settled { cut, remaining_bytes })
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The sets that the delta needs of this side.
+    async fn send_sets(&self) -> Result<()> {
+        let replica = self.replica;
+        let mine = replica.facts();
+        let empty = GrainSet::new();
+        let names = |facts: &grain::attach::Facts| -> Vec<Layer<GrainSet>> {
+            let empty = |n: &Layer<_>| Layer { name: n.name.clone(), grains: GrainSet::new() };
+            facts.layers.iter().map(empty).collect()
+        };
+        let (my_names, their_names) = (names(&mine), names(&self.theirs));
+        let used = layers_used(
+            &Holding { layers: &their_names, ..plain(&self.theirs.lineage, &empty) },
+            &Holding { layers: &my_names, ..plain(&mine.lineage, &empty) },
+        )
+        .unwrap_or_default();
+        for index in used.replica {
+            let Some(layer) = mine.layers.get(index) else { continue };
+            for loaded in replica.keeper().load(std::slice::from_ref(&layer.name)).await? {
+                send_set(&self.connection, SetName::Layer(index as u32), &loaded.grains).await?;
+            }
+        }
+        let mut missing = replica.damaged.set();
+        missing.union_with(&replica.unloaded.set());
+        // What a broken direct catch-up brought is there. Where its session does not count any more,
+        // its whole union is pulled again, and this with it.
+        let arrived = replica.pull.borrow().as_ref().filter(|p| p.is_direct()).map(|pull| {
+            let mut arrived = pull.union();
+            arrived.subtract(&pull.remaining());
+            arrived
+        });
+        if let Some(arrived) = arrived {
+            missing.subtract(&arrived);
+        }
+        send_set(&self.connection, SetName::Missing, &missing).await?;
+        send_set(&self.connection, SetName::Direct, &replica.direct_mask()).await?;
+        let remaining = replica.pull.borrow().as_ref().map(|pull| pull.remaining());
+        if let Some(remaining) = remaining {
+            send_set(&self.connection, SetName::Remaining, &remaining).await?;
+        }
+        Ok(())
+    }
+
+    /// The sets of a catch-up: to pull, to record, to compare first.
+    async fn take_sets(&self, inbox: &mut Inbox) -> Result<(GrainSet, GrainSet, GrainSet)> {
+        let geometry = self.replica.volumes().geometry();
+        let mut sets = SetInbox::new(geometry);
+        loop {
+            let (message, payload) = inbox.next().await?;
+            match message {
+                Message::Set {
+                    name: name @ (SetName::Pull | SetName::Record | SetName::Suspected),
+                } => {
+                    sets.take(name, &payload, geometry)?;
+                }
+                Message::Go => break,
+                other => return Err(unexpected(&other)),
+            }
+        }
+        let mut take = |name| {
+            sets.remove(name).ok_or_else(|| Error::Peer(format!("the set {name:?} did not come")))
+        };
+        let (pull, record) = (take(SetName::Pull)?, take(SetName::Record)?);
+        let suspected = take(SetName::Suspected)?;
+        if !pull.is_subset(&record) {
+            return Err(Error::Peer("what is pulled is not all recorded".to_owned()));
+        }
+        Ok((pull, record, suspected))
+    }
+
+    /// In step: waits for the next cycle, and notices when the link ends.
+    async fn pause(&mut self, inbox: &mut Inbox) -> Result<()> {
+        tokio::select! {
+            biased;
+            message = inbox.next() => Err(unexpected(&message?.0)),
+            () = tokio::time::sleep(self.settings.interval) => Ok(()),
+        }
+    }
+}

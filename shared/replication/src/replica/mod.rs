@@ -1,0 +1,179 @@
+//! The replica role: the site that receives the volumes.
+//!
+//! The base holds the replica at one committed cut; what a catch-up brings goes to the journal first
+//! and counts only with its commit. A replica that is not consistent anyway takes a catch-up directly
+//! into the base and is shown as inconsistent until the commit.
+
+mod apply;
+mod check;
+mod commit;
+mod facts;
+mod follow;
+mod gather;
+mod load;
+mod missing;
+mod pull;
+mod receive;
+mod resume;
+mod start;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use disk::Context;
+use grain::{CutId, GrainSet};
+use journal::Journal;
+use tokio::sync::Mutex;
+
+use crate::state::StateStore;
+use crate::track::{LayerKeeper, MapPool};
+use crate::volumes::Volumes;
+
+pub use follow::{FollowEnd, FollowSettings, follow};
+pub use load::{LoadProgress, LoadReport, LoadRequest};
+pub use pull::PullProgress;
+
+use missing::MissingMap;
+use pull::ActivePull;
+
+/// Bounds and choices of a replica.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The journal's directory, sizes and limits.
+    pub journal: journal::Config,
+    /// A catch-up that the journal cannot hold goes straight into the base of a consistent replica.
+    pub allow_direct: bool,
+    /// Bytes of layer files kept at most for what is no longer needed.
+    pub layer_history_bytes: u64,
+    /// Start although the volumes were changed while nobody watched; only a comparison can then bring
+    /// the replica back.
+    pub accept_touched: bool,
+}
+
+/// The states of a replica (DESIGN.md section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing was loaded yet.
+    Empty,
+    /// A media set is being loaded, or waits for its next medium.
+    Loading,
+    /// No usable point in time.
+    Inconsistent,
+    /// Exactly the source at a named cut.
+    Consistent,
+    /// Consistent, connected and in step.
+    Current,
+}
+
+impl Condition {
+    /// The word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Condition::Empty => "empty",
+            Condition::Loading => "loading",
+            Condition::Inconsistent => "inconsistent",
+            Condition::Consistent => "consistent",
+            Condition::Current => "current",
+        }
+    }
+}
+
+/// See the module's text.
+pub struct Replica {
+    ctx: Context,
+    store: StateStore,
+    volumes: Rc<Volumes>,
+    pool: MapPool,
+    settings: Settings,
+    journal: Rc<Journal>,
+    damaged: MissingMap,
+    unloaded: MissingMap,
+    pull: RefCell<Option<ActivePull>>,
+    /// Set while connected and in step.
+    in_step: Cell<bool>,
+    /// Load, pull and apply change the base one after the other.
+    base: Mutex<()>,
+    /// The journal took no more in the middle of a catch-up: the next estimate counts everything.
+    journal_was_full: Cell<bool>,
+    /// Held by the one session with the source.
+    following: Mutex<()>,
+    progress: Rc<PullProgress>,
+    /// The next attach compares samples.
+    check_due: Cell<bool>,
+}
+
+impl Replica {
+    /// The durable state.
+    pub fn store(&self) -> &StateStore {
+        &self.store
+    }
+
+    /// The base volumes.
+    pub fn volumes(&self) -> &Rc<Volumes> {
+        &self.volumes
+    }
+
+    /// Clock, randomness, disk.
+    pub fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// The newest committed cut.
+    pub fn head(&self) -> Option<CutId> {
+        self.store.with(|s| s.lineage.head().map(|c| c.id))
+    }
+
+    /// Grains damaged on the media, which will be pulled.
+    pub fn damaged(&self) -> GrainSet {
+        self.damaged.set()
+    }
+
+    /// Grains on media that were not loaded yet.
+    pub fn unloaded(&self) -> GrainSet {
+        self.unloaded.set()
+    }
+
+    /// The journal's figures.
+    pub fn journal_stats(&self) -> journal::Stats {
+        self.journal.stats()
+    }
+
+    /// Progress of the catch-up.
+    pub fn progress(&self) -> &Rc<PullProgress> {
+        &self.progress
+    }
+
+    /// The state shown.
+    pub fn condition(&self) -> Condition {
+        let (empty, direct, fuzzy) = self.store.with(|s| {
+            let replica = s.replica.as_ref();
+            let direct = replica.and_then(|r| r.pull.as_ref()).is_some_and(|p| p.direct);
+            let fuzzy = replica.and_then(|r| r.fuzzy_end).is_some();
+            (s.lineage.head().is_none(), direct, fuzzy)
+        });
+        if empty {
+            Condition::Empty
+        } else if !self.unloaded.is_empty() {
+            Condition::Loading
+        } else if direct || fuzzy || !self.damaged.is_empty() {
+            Condition::Inconsistent
+        } else if self.in_step.get() {
+            Condition::Current
+        } else {
+            Condition::Consistent
+        }
+    }
+
+    /// True when the base and what is committed in the journal are exactly one cut.
+    pub fn is_consistent(&self) -> bool {
+        matches!(self.condition(), Condition::Consistent | Condition::Current)
+    }
+
+    pub(crate) fn keeper(&self) -> LayerKeeper<'_> {
+        LayerKeeper {
+            pool: &self.pool,
+            store: &self.store,
+            history_bytes: self.settings.layer_history_bytes,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The unfinished catch-up of a replica: what has to arrive, what has, where it goes.
+//!
+//! Durable before anything arrives: the whole union (a layer file, which the commit records), what
+//! remains of the newest session, and the record in the state that names both and every session whose
+//! grains count.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use grain::lineage::Lineage;
+use grain::{CutId, GrainSet, Run, SessionId};
+
+use super::Replica;
+use super::missing::free;
+use crate::map::{MapFile, MapKind};
+use crate::protocol::Want;
+use crate::state::{PullRecord, PullSession};
+use crate::{Error, Result};
+
+/// What the operator sees of a catch-up.
+#[derive(Debug, Default)]
+pub struct PullProgress {
+    /// Grains of the present catch-up.
+    pub total_grains: Cell<u64>,
+    /// Grains that have arrived of it.
+    pub received_grains: Cell<u64>,
+    /// Payload bytes received since the start.
+    pub received_bytes: Cell<u64>,
+    /// Grains that were found the same by digest since the start.
+    pub same_grains: Cell<u64>,
+    /// Catch-ups committed since the start.
+    pub commits: Cell<u64>,
+    /// Grains dirty at the source at the last word from it.
+    pub source_dirty_bytes: Cell<u64>,
+}
+
+/// See the module's text.
+pub(super) struct ActivePull {
+    record: PullRecord,
+    remaining: RefCell<GrainSet>,
+    /// Arrived in the base and not synced (direct only).
+    unsynced: RefCell<GrainSet>,
+    remaining_map: MapFile,
+    union_map: MapFile,
+}
+
+/// What the source announced.
+pub(super) struct Announced {
+    pub(super) session: SessionId,
+    pub(super) cut: CutId,
+    pub(super) since: Option<CutId>,
+    pub(super) carries: Option<SessionId>,
+    pub(super) unix_ms: u64,
+    pub(super) lineage: Lineage,
+    pub(super) pull: GrainSet,
+    pub(super) record: GrainSet,
+    /// Bytes of `pull` that travel only where they differ.
+    pub(super) only_differing: u64,
+}
+
+impl ActivePull {
+    pub(super) fn resumed(
+        record: PullRecord,
+        remaining: GrainSet,
+        remaining_map: MapFile,
+        union_map: MapFile,
+    ) -> ActivePull {
+        ActivePull {
+            record,
+            remaining: RefCell::new(remaining),
+            unsynced: RefCell::default(),
+            remaining_map,
+            union_map,
+        }
+    }
+
+    pub(super) fn sessions(&self) -> &[PullSession] {
+        &self.record.sessions
+    }
+
+    pub(super) fn record(&self) -> &PullRecord {
+        &self.record
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.record.direct
+    }
+
+    pub(super) fn remaining(&self) -> GrainSet {
+        self.remaining.borrow().clone()
+    }
+
+    pub(super) fn remaining_len(&self) -> u64 {
+        self.remaining.borrow().len()
+    }
+
+    pub(super) fn union(&self) -> GrainSet {
+        self.union_map.with_set(GrainSet::clone)
+    }
+
+    /// True when all of `run` is still expected.
+    pub(super) fn expects(&self, run: Run) -> bool {
+        self.remaining.borrow().contains_all(run)
+    }
+
+    /// The run has arrived: in the journal, in the base (not synced), or it is the same already.
+    pub(super) fn arrived(&self, run: Run, in_base: bool) {
+        self.remaining.borrow_mut().remove_run(run);
+        if in_base {
+            self.unsynced.borrow_mut().insert_run(run);
+        }
+    }
+
+    /// Takes what has to be synced before it may be struck from the map.
+    pub(super) fn take_unsynced(&self) -> GrainSet {
+        std::mem::take(&mut self.unsynced.borrow_mut())
+    }
+
+    /// A sync of the base failed: what was written before it may be lost, and is asked for again.
+    pub(super) fn expect_again(&self, unsynced: &GrainSet) {
+        self.remaining.borrow_mut().union_with(unsynced);
+    }
+
+    pub(super) fn unsynced_len(&self) -> u64 {
+        self.unsynced.borrow().len()
+    }
+
+    pub(super) fn remaining_map(&self) -> MapFile {
+        self.remaining_map.clone()
+    }
+
+    /// Grains that arrived and were lost again.
+    pub(super) fn ask_again(&self, lost: &GrainSet) -> MapFile {
+        let mut again = self.union();
+        again.intersect_with(lost);
+        self.remaining.borrow_mut().union_with(&again);
+        self.remaining_map.union_with(&again);
+        self.remaining_map.clone()
+    }
+}
+
+impl Replica {
+    /// Looks whether what the source announced can be, before anything is done with it.
+    pub(super) fn check_announced(&self, announced: &Announced, want: Want) -> Result<()> {
+        let wrong = |what: &str| Err(Error::Peer(format!("its catch-up {what}")));
+        if announced.lineage.head().map(|c| c.id) != Some(announced.cut) {
+            return wrong("does not lead to the cut that it names");
+        }
+        match (want, announced.since) {
+            (Want::Delta, since) if since != self.head() => {
+                return wrong("does not begin at the cut that this replica holds");
+            }
+            (_, Some(since)) if !announced.lineage.contains(since) => {
+                return wrong("begins at a cut that its lineage lacks");
+            }
+            _ => {}
+        }
+        let full = self.volumes.geometry().total_grains();
+        if want == Want::Compare && announced.pull.len() < full {
+            return wrong("does not compare everything");
+        }
+        let mut all = self.direct_mask();
+        all.union_with(&self.damaged.set());
+        all.union_with(&self.unloaded.set());
+        if !all.is_subset(&announced.record) {
+            return wrong("leaves out grains that are missing here");
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that must be before the first grain of a catch-up arrives.
+    pub(super) async fn begin_pull(self: &Rc<Self>, announced: Announced) -> Result<()> {
+        let before = self.pull.borrow().as_ref().map(|p| p.record().clone());
+        let carried = match (&before, announced.carries) {
+            (Some(record), Some(session))
+                if record.sessions.last().is_some_and(|s| s.session == session) =>
+            {
+                Some(record.clone())
+            }
+            (_, Some(_)) => {
+                return Err(Error::Peer("it carries over a session that is not ours".to_owned()));
+            }
+            _ => None,
+        };
+        let direct = self.choose_direct(&announced, carried.as_ref()).await?;
+        if direct {
+            // What the journal would apply again after a crash must not land on what arrives now.
+            self.apply().await?;
+            self.journal.settle().await?;
+        }
+        let (remaining_at, remaining_map) = self.pool.create(MapKind::Session).await?;
+        remaining_map.union_with(&announced.pull);
+        remaining_map.sync().await?;
+        let (union_at, union_map) = self.pool.create(MapKind::Layer).await?;
+        union_map.union_with(&announced.record);
+        union_map.sync().await?;
+        let mut sessions = carried.as_ref().map_or_else(Vec::new, |r| r.sessions.clone());
+        sessions.push(PullSession { session: announced.session, cut: announced.cut });
+        let record = PullRecord {
+            sessions,
+            direct,
+            remaining: remaining_at,
+            union: union_at,
+            common: announced.since,
+            lineage: announced.lineage,
+            unix_ms: announced.unix_ms,
+        };
+        self.progress.total_grains.set(announced.pull.len());
+        self.progress.received_grains.set(0);
+        // Memory and state change together; whether the save succeeds shows after a restart.
+        let pull = ActivePull::resumed(record.clone(), announced.pull, remaining_map, union_map);
+        *self.pull.borrow_mut() = Some(pull);
+        self.store.change(|s| {
+            if let Some(replica) = &mut s.replica {
+                replica.pull = Some(record);
+            }
+        });
+        self.store.save().await?;
+        free(&self.store, before.iter().flat_map(|r| [r.remaining, r.union]));
+        if let Some(old) = before.filter(|r| carried.is_none() && !r.direct) {
+            let old: Vec<_> = old.sessions.iter().map(|s| s.session).collect();
+            self.abort_known(&old).await?;
+        }
+        if !direct {
+            self.journal.begin_session(announced.session, announced.cut)?;
+        }
+        Ok(())
+    }
+
+    /// Ends journal sessions, those of them that ever had a record.
+    pub(super) async fn abort_known(&self, sessions: &[SessionId]) -> Result<()> {
+        let known: Vec<_> =
+            sessions.iter().copied().filter(|s| self.journal.received(*s).is_some()).collect();
+        if known.is_empty() { Ok(()) } else { Ok(self.journal.abort(&known).await?) }
+    }
+
+    /// Into the journal, or straight into the base? A consistent replica stays consistent unless the
+    /// operator allowed otherwise.
+    async fn choose_direct(
+        self: &Rc<Self>,
+        announced: &Announced,
+        carried: Option<&PullRecord>,
+    ) -> Result<bool> {
+        match carried {
+            Some(record) if record.direct => return Ok(true),
+            None if !self.is_consistent() => return Ok(true),
+            _ => {}
+        }
+        // What is compared first travels only where it differs, which nobody knows yet.
+        let bytes = announced.pull.bytes(self.volumes.geometry());
+        let bytes = match self.journal_was_full.get() {
+            true => bytes,
+            false => bytes.saturating_sub(announced.only_differing),
+        };
+        // Headers and padding of records, and what is not applied yet, share the room.
+        let needed = bytes + bytes / 64 + (bytes >> self.volumes.geometry().grain.shift()) * 128;
+        let room = self.journal.room();
+        if needed <= room {
+            return Ok(false);
+        }
+        if self.settings.allow_direct {
+            if carried.is_some() {
+                self.give_up_pull().await?;
+                return Err(Error::Link(
+                    "what arrived before does not fit into the journal any more; the catch-up begins \
+                     again, straight into the base"
+                        .to_owned(),
+                ));
+            }
+            tracing::warn!(needed, room, "the catch-up goes straight into the base");
+            return Ok(true);
+        }
+        Err(self.journal_too_small(bytes, room))
+    }
+
+    fn journal_too_small(&self, bytes: u64, room: u64) -> Error {
+        Error::State(format!(
+            "the catch-up of {bytes} bytes is larger than the {room} bytes that the journal may \
+             still take; the replica stays consistent at its cut. Allow a larger journal \
+             (--journal-max), or allow it to be inconsistent until the catch-up is done (--direct)"
+        ))
+    }
+
+    /// The journal took no more in the middle of a catch-up.
+    pub(super) fn full(&self, e: journal::Error) -> Error {
+        match e {
+            journal::Error::Full { room, .. } => {
+                self.journal_was_full.set(true);
+                let left = self.pull.borrow().as_ref().map(|p| p.remaining());
+                let bytes = left.map_or(0, |left| left.bytes(self.volumes.geometry()));
+                self.journal_too_small(bytes, room)
+            }
+            other => other.into(),
+        }
+    }
+
+    /// The source broke the protocol: what it sent before is not carried over.
+    pub(super) async fn distrust_pull(&self) -> Result<()> {
+        let again = self.pull.borrow().as_ref().map(|p| (p.is_direct(), p.union()));
+        match again {
+            None => Ok(()),
+            Some((false, _)) => self.give_up_pull().await,
+            Some((true, union)) => {
+                let map = self.pull.borrow().as_ref().map(|pull| pull.ask_again(&union));
+                match map {
+                    Some(map) => map.sync().await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Forgets what arrived in the journal of an unfinished catch-up.
+    pub(super) async fn give_up_pull(&self) -> Result<()> {
+        let pull = self.pull.borrow_mut().take();
+        let Some(record) = pull.map(|p| p.record().clone()) else { return Ok(()) };
+        self.store
+            .update(|s| {
+                if let Some(replica) = &mut s.replica {
+                    replica.pull = None;
+                }
+            })
+            .await?;
+        free(&self.store, [record.remaining, record.union]);
+        let sessions: Vec<_> = record.sessions.iter().map(|s| s.session).collect();
+        self.abort_known(&sessions).await
+    }
+
+    /// Keeps what arrived of a broken session: durable, to be carried over.
+    pub(super) async fn suspend_pull(&self) -> Result<()> {
+        let direct = match self.pull.borrow().as_ref() {
+            None => return Ok(()),
+            Some(pull) => pull.is_direct(),
+        };
+        if direct { self.strike_arrived().await } else { Ok(self.journal.sync().await?) }
+    }
+
+    /// Direct only: syncs the base, then strikes what had arrived before that sync.
+    pub(super) async fn strike_arrived(&self) -> Result<()> {
+        let taken = self.pull.borrow().as_ref().map(|p| (p.take_unsynced(), p.remaining_map()));
+        let Some((arrived, map)) = taken else { return Ok(()) };
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        if let Err(e) = self.volumes.sync().await {
+            if let Some(pull) = self.pull.borrow().as_ref() {
+                pull.expect_again(&arrived);
+            }
+            return Err(e);
+        }
+        for run in arrived.runs() {
+            map.remove(run);
+        }
+        map.flush().await
+    }
+}

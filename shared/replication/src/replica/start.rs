@@ -1,0 +1,133 @@
+//! Starting and stopping a replica.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+use disk::Context;
+use grain::GrainSet;
+use journal::{Journal, Recovered};
+use tokio::sync::Mutex;
+
+use super::commit::CommitBody;
+use super::missing::MissingMap;
+use super::{Replica, Settings};
+use crate::seal;
+use crate::state::{LayerRef, StateStore};
+use crate::track::MapPool;
+use crate::track::recover::hex;
+use crate::volumes::Volumes;
+use crate::{Error, Result};
+
+impl Replica {
+    /// Starts the replica of the relationship in `dir`: takes up what the journal and the maps hold.
+    pub async fn start(
+        ctx: &Context,
+        dir: &Path,
+        store: &StateStore,
+        settings: Settings,
+    ) -> Result<Rc<Replica>> {
+        let (geometry, paths) = store.with(|s| (s.geometry.clone(), s.volumes.clone()));
+        let volumes = Rc::new(Volumes::open(ctx, &geometry, &paths).await?);
+        if let Some(sealed) = store.with(|s| s.run.seal.clone())
+            && let Err(e) = seal::check(&volumes, &sealed).await
+        {
+            if !settings.accept_touched {
+                return Err(e);
+            }
+            tracing::warn!(error = %e, "accepted; compare with the source");
+        }
+        let pool = MapPool::open(ctx, dir, store).await?;
+        let state = store.with(|s| s.replica.clone()).unwrap_or_default();
+        let damaged = MissingMap::open(&pool, state.damaged).await?;
+        let unloaded = MissingMap::open(&pool, state.unloaded).await?;
+        store.change(|s| {
+            if let Some(replica) = &mut s.replica {
+                (replica.damaged, replica.unloaded) = (damaged.at(), unloaded.at());
+            }
+        });
+        let (journal, found) =
+            Journal::open(ctx.clone(), settings.journal.clone(), geometry).await?;
+        let replica = Rc::new(Replica {
+            ctx: ctx.clone(),
+            store: store.clone(),
+            volumes,
+            pool,
+            settings,
+            journal,
+            damaged,
+            unloaded,
+            pull: RefCell::new(None),
+            in_step: Cell::new(false),
+            base: Mutex::new(()),
+            journal_was_full: Cell::new(false),
+            following: Mutex::new(()),
+            progress: Rc::default(),
+            check_due: Cell::new(true),
+        });
+        replica.take_up(found).await?;
+        Ok(replica)
+    }
+
+    async fn take_up(self: &Rc<Self>, found: Recovered) -> Result<()> {
+        self.free_unnamed().await?;
+        // Commits whose record in the state was lost.
+        let installed = self.store.with(|s| s.replica.as_ref().map_or(0, |r| r.commit_number));
+        for commit in found.commits.iter().filter(|c| c.number > installed) {
+            let body = CommitBody::decode(&commit.body)?;
+            self.install_commit(body, commit.number).await?;
+        }
+        self.take_up_pull(&found).await?;
+        let mut lost = GrainSet::new();
+        for damage in &found.damage {
+            tracing::error!(%damage, "the journal is damaged");
+            match &damage.grains {
+                Some(grains) => lost.union_with(grains),
+                None => lost = GrainSet::full(self.volumes.geometry()),
+            }
+        }
+        if !lost.is_empty() {
+            self.note_damaged(&lost).await?;
+        }
+        let boot = hex(&self.ctx.clock.boot_id());
+        self.store.update(|s| (s.run.boot, s.run.seal) = (boot, None)).await?;
+        self.apply().await
+    }
+
+    /// Map files that no record names hold nothing that counts at a replica.
+    async fn free_unnamed(&self) -> Result<()> {
+        let present = self.pool.present().await?;
+        let named: Vec<u32> = self.store.with(|s| {
+            let replica = s.replica.as_ref();
+            let pull = replica.and_then(|r| r.pull.as_ref());
+            let maps = replica.into_iter().flat_map(|r| [r.damaged, r.unloaded]).flatten();
+            let pulls = pull.into_iter().flat_map(|p| [p.remaining, p.union]);
+            let layers = s.layers.closed.iter().map(|c| c.at).chain(s.layers.free.iter().copied());
+            maps.chain(pulls).chain(layers).map(|at| at.file).collect()
+        });
+        let stray = present.into_iter().filter(|file| !named.contains(file));
+        let none = grain::LayerId::from_bytes([0; 16]);
+        let stray: Vec<_> = stray.map(|file| LayerRef { file, id: none }).collect();
+        self.store.change(|s| {
+            let next = stray.iter().map(|at| at.file + 1).max().unwrap_or(0);
+            s.layers.next_file = s.layers.next_file.max(next);
+            s.layers.free.extend(stray);
+        });
+        Ok(())
+    }
+
+    /// Stops cleanly: what is committed is in the base, synced and sealed.
+    pub async fn stop(self: &Rc<Self>) -> Result<()> {
+        self.in_step.set(false);
+        self.suspend_pull().await?;
+        self.apply().await?;
+        // Whoever writes the base next must not find the journal laying old bytes over it.
+        self.journal.settle().await?;
+        let seal = seal::make(&self.ctx, &self.volumes).await?;
+        let path = self.store.path().to_owned();
+        self.store.update(|s| s.run.seal = Some(seal)).await.map_err(|e| match e {
+            Error::Io { source, .. } => Error::Io { what: "seal", path, source },
+            other => other,
+        })
+    }
+}

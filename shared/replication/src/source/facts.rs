@@ -1,0 +1,59 @@
+//! What the source tells of itself at an attach.
+
+use grain::attach::{AloneMark, CopyFacts, Facts, Role};
+use grain::lineage::Count;
+use grain::{CutId, GrainSet, Layer, Position};
+
+use super::Source;
+use crate::Result;
+use crate::map::MapKind;
+
+impl Source {
+    /// The facts for the peer with `identity`.
+    pub fn facts(&self, identity: &str) -> Facts {
+        let open_grains = self.tracker.with_open(grain::GrainSet::len);
+        self.store.with(|s| {
+            let peer = s.peers.iter().find(|p| p.identity == identity);
+            let alone = peer.and_then(|p| p.alone.as_ref()).map(|mark| AloneMark {
+                since: mark.since,
+                acknowledged: mark.acked.map(|cut| Position { cut, sequence: 0 }),
+                unix_ms: mark.unix_ms,
+            });
+            let layer = |c: &crate::state::ClosedLayer| Layer {
+                name: c.name.clone(),
+                grains: Count(c.grains),
+            };
+            Facts {
+                relationship: s.relationship,
+                geometry: s.geometry.clone(),
+                role: Role::Source,
+                suspect: s.suspect.is_some(),
+                relinquished: false,
+                promoted: None,
+                alone,
+                lineage: s.lineage.clone(),
+                sequence: 0,
+                layers: s.layers.closed.iter().map(layer).collect(),
+                open_grains,
+                copy: CopyFacts { consistent: true, ..CopyFacts::default() },
+                open_within: None,
+            }
+        })
+    }
+
+    /// Everything that was written after `cut`: what a replica that stands there does not hold.
+    pub(super) async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
+        let layers = self.store.with(|s| {
+            let at = s.lineage.index_of(cut);
+            let after = |to| s.lineage.index_of(to) > at || at.is_none();
+            let closed = s.layers.closed.iter().filter(|c| after(c.name.to));
+            closed.map(|c| c.at).collect::<Vec<_>>()
+        });
+        let mut written = GrainSet::new();
+        for at in layers {
+            written.union_with(&self.tracker.pool().read_map(at, MapKind::Layer).await?.set);
+        }
+        self.tracker.with_open(|open| written.union_with(open));
+        Ok(written)
+    }
+}

@@ -1,0 +1,169 @@
+//! The source role: the site whose volumes applications write to.
+//!
+//! The data path of one write (DESIGN.md section 6): credits, gate, bits and region, preserve for
+//! copy sessions, base write, leave the gate, reply. What can be done without waiting is done inline
+//! ([`Source::write_now`]); the rest runs in a task of its own that owns ticket, lock, credits and
+//! buffer until the write is done, whatever the client does meanwhile.
+
+mod agree;
+mod alone;
+mod cut;
+mod deliver;
+mod export;
+mod facts;
+mod keep;
+mod links;
+mod samples;
+mod serve_link;
+mod start;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use disk::Context;
+use grain::{CutId, GrainSet};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::group_commit::GroupCommit;
+use crate::session::CopySession;
+use crate::state::StateStore;
+use crate::track::{Gate, RangeLocks, Tracker};
+use crate::volumes::Volumes;
+
+pub use cut::CutPause;
+pub use export::VolumeExport;
+pub use serve_link::{LinkProgress, ServeSettings, serve_link};
+pub use write::Change;
+
+pub(crate) use agree::plain;
+pub(crate) use deliver::grain_digests;
+pub(crate) use serve_link::digest;
+
+/// Bounds and choices of a source.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes that a power cut may make suspected at most.
+    pub crash_excess_bytes: u64,
+    /// Every bit is made durable before its write.
+    pub crash_excess_exact: bool,
+    /// Bytes of writes that wait outside the inline path at most.
+    pub credit_bytes: u64,
+    /// How long a cut waits for writes under way.
+    pub cut_limit: Duration,
+    /// Bytes of layer files kept at most for what is no longer needed.
+    pub layer_history_bytes: u64,
+    /// Start although the volumes were changed while nobody tracked; everything then counts as
+    /// written.
+    pub accept_touched: bool,
+    /// Clear the state `suspect`: the operator says that this side's content is right.
+    pub accept_suspect: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            crash_excess_bytes: 64 << 30,
+            crash_excess_exact: false,
+            credit_bytes: 64 << 20,
+            cut_limit: Duration::from_secs(10),
+            layer_history_bytes: 256 << 20,
+            accept_touched: false,
+            accept_suspect: false,
+        }
+    }
+}
+
+/// See the module's text.
+pub struct Source {
+    ctx: Context,
+    store: StateStore,
+    volumes: Rc<Volumes>,
+    tracker: Rc<Tracker>,
+    settings: Settings,
+    gate: Gate,
+    locks: Vec<RangeLocks>,
+    sessions: RefCell<Vec<Rc<CopySession>>>,
+    credits: Rc<Semaphore>,
+    flusher: GroupCommit,
+    /// A sync of the base failed: no later one is believed.
+    sync_failed: Rc<Cell<bool>>,
+    cutting: Mutex<()>,
+    /// Union of the closed layers that some peer still needs.
+    owed: RefCell<GrainSet>,
+    /// Grains that only a power cut made count as written.
+    suspected: RefCell<GrainSet>,
+    marked_alone: Cell<bool>,
+    longest_pause_us: Cell<u64>,
+    stopping: Cell<bool>,
+    /// The working session of each replica.
+    links: Rc<links::Links>,
+}
+
+impl Source {
+    /// The durable state.
+    pub fn store(&self) -> &StateStore {
+        &self.store
+    }
+
+    /// The base volumes.
+    pub fn volumes(&self) -> &Rc<Volumes> {
+        &self.volumes
+    }
+
+    /// Clock, randomness, disk.
+    pub fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// The newest cut.
+    pub fn head(&self) -> Option<CutId> {
+        self.store.with(|s| s.lineage.head().map(|c| c.id))
+    }
+
+    /// What at least one peer may not have: written since the cut that it last acknowledged.
+    pub fn dirty(&self) -> GrainSet {
+        let mut dirty = self.owed.borrow().clone();
+        self.tracker.with_open(|open| dirty.union_with(open));
+        dirty
+    }
+
+    /// Whether at least one peer may not have this grain as it is.
+    pub fn dirty_contains(&self, volume: grain::VolumeId, index: u64) -> bool {
+        self.owed.borrow().contains(volume, index)
+            || self.tracker.with_open(|open| open.contains(volume, index))
+    }
+
+    /// The oldest cut that a peer stands at: layers up to it are needed by nobody.
+    pub fn peer_floor(&self) -> Option<CutId> {
+        self.store.with(|s| grain::lineage::drop_floor(&s.lineage, s.peers.iter().map(|p| p.acked)))
+    }
+
+    /// What was written since the newest cut.
+    pub fn open_layer(&self) -> GrainSet {
+        self.tracker.with_open(GrainSet::clone)
+    }
+
+    /// Grains that count as written only because of a power cut.
+    pub fn suspected(&self) -> GrainSet {
+        self.suspected.borrow().clone()
+    }
+
+    /// Bytes that a power cut now would make suspected.
+    pub fn crash_excess_bytes(&self) -> u64 {
+        self.tracker.excess_bytes()
+    }
+
+    /// The longest time, in microseconds, that a cut kept writers waiting since the start.
+    pub fn longest_pause_us(&self) -> u64 {
+        self.longest_pause_us.get()
+    }
+
+    /// Ends a copy session's protection: writers do not see it any more.
+    pub fn remove_session(&self, session: &Rc<CopySession>) {
+        self.sessions.borrow_mut().retain(|s| !Rc::ptr_eq(s, session));
+    }
+}

@@ -1,0 +1,177 @@
+//! Errors: every operation of a short life fails once, and what was promised holds after a power cut;
+//! a base that cannot be written or synced; layer files that cannot be synced.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use disk::simulated::{Crash, Fault, OpKind};
+
+use super::*;
+
+const USED: [(u16, u64); 6] = [(0, 0), (0, 1), (0, 1030), (0, 3000), (0, 6144), (1, 3)];
+
+fn used() -> GrainSet {
+    let mut set = GrainSet::new();
+    for (volume, index) in USED {
+        set.insert(VolumeId(volume), index);
+    }
+    set
+}
+
+/// A short life: it takes every error in its stride. Gives the cuts that were published, and content.
+async fn live(site: &Site, held: &RefCell<Vec<(CutId, Content)>>) -> Result<()> {
+    let source = site.start().await?;
+    for round in 1..4_u8 {
+        for (volume, index) in USED {
+            drop(write_tail(&source, volume, index, round).await);
+        }
+        drop(source.flush().await);
+        if let Ok(made) = cut(&source).await {
+            let content = site.content_now(&used());
+            if publish(&source, made).await.is_ok() {
+                held.borrow_mut().push((made, content));
+            }
+        }
+        drop(write_tail(&source, 0, 3000, round + 100).await);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        if round == 2 {
+            let first = held.borrow().first().map(|(cut, _)| *cut);
+            if let Some(first) = first {
+                drop(source.acknowledged(PEER, first).await);
+            }
+        }
+    }
+    drop(write_tail(&source, 1, 3, 200).await);
+    source.stop().await
+}
+
+/// The first 5 bytes of a grain, so that the short last ones do.
+async fn write_tail(source: &Rc<Source>, volume: u16, index: u64, byte: u8) -> Result<()> {
+    write(source, volume, index * GRAIN, vec![byte; 5]).await
+}
+
+async fn check(site: &Site, held: &[(CutId, Content)]) {
+    let mut site = site.clone();
+    site.settings.accept_suspect = true;
+    let source = site.start().await.unwrap();
+    let now = site.content(&used()).await;
+    let acked = source.store().with(|s| s.peers[0].acked.and_then(|c| s.lineage.index_of(c)));
+    for (cut, content) in held {
+        if source.store().with(|s| s.lineage.index_of(*cut)) < acked {
+            continue;
+        }
+        let known = written_since(&source, *cut).await.unwrap();
+        let differ = differing(content, &now);
+        assert!(differ.is_subset(&known), "missed {differ:?}");
+    }
+}
+
+#[test]
+fn each_operation_fails_once() {
+    for fault in [Fault::Io, Fault::NoSpace] {
+        for crash in [Crash::PowerCut, Crash::Kill] {
+            let mut last = 0;
+            for failing in 0.. {
+                let ended = run(async {
+                    let site = Site::new(failing).await;
+                    let begun = site.machine.operations();
+                    site.machine.set_fault_hook(move |op| {
+                        if op.number == begun + failing { fault } else { Fault::None }
+                    });
+                    let held = RefCell::new(Vec::new());
+                    drop(live(&site, &held).await);
+                    site.machine.clear_fault_hook();
+                    let done = site.machine.operations() - begun < failing;
+                    site.machine.crash_seeded(crash, failing);
+                    check(&site, &held.into_inner()).await;
+                    done
+                });
+                last = failing;
+                if ended {
+                    break;
+                }
+            }
+            assert!(last > 100, "the life is too short to show anything");
+        }
+    }
+}
+
+#[test]
+fn a_failed_base_sync_makes_the_source_suspect_for_good() {
+    run(async {
+        let site = Site::new(1).await;
+        let source = site.start().await.unwrap();
+        let made = cut(&source).await.unwrap();
+        write_grain(&source, 0, 7, 1).await.unwrap();
+        let fails = Rc::new(Cell::new(true));
+        let flag = fails.clone();
+        site.machine.set_fault_hook(move |op| {
+            let base = op.path.starts_with("/volumes") && op.kind == OpKind::Sync;
+            if flag.get() && base { Fault::Io } else { Fault::None }
+        });
+        assert!(source.flush().await.is_err());
+        fails.set(false);
+        assert!(source.flush().await.is_err(), "a sync that failed was tried again");
+        assert!(cut(&source).await.is_err());
+        assert!(source.open_layer().contains(VolumeId(0), 7));
+        assert!(source.store().with(|s| s.suspect.is_some()));
+        drop(source);
+        site.machine.crash_seeded(Crash::PowerCut, 1);
+        let source = site.start().await.unwrap();
+        assert!(source.store().with(|s| s.suspect.is_some()), "suspect until the operator says");
+        assert!(written_since(&source, made).await.unwrap().contains(VolumeId(0), 7));
+    });
+}
+
+#[test]
+fn a_failed_durable_write_is_a_failed_sync_but_a_full_disk_is_not() {
+    for (fault, suspect) in [(Fault::Io, true), (Fault::NoSpace, false)] {
+        run(async {
+            let site = Site::new(2).await;
+            let source = site.start().await.unwrap();
+            site.machine.set_fault_hook(move |op| match op.kind {
+                OpKind::WriteDurable if op.path.starts_with("/volumes") => fault,
+                _ => Fault::None,
+            });
+            let change = Change::Data(Bytes::from(vec![1; 512]));
+            assert!(source.clone().write(VolumeId(0), 0, change, true).await.is_err());
+            assert_eq!(source.flush().await.is_err(), suspect);
+            assert_eq!(source.store().with(|s| s.suspect.is_some()), suspect);
+        });
+    }
+}
+
+#[test]
+fn a_layer_file_whose_sync_failed_is_left_alone() {
+    for closed in [false, true] {
+        run(async {
+            let site = Site::new(3).await;
+            let source = site.start().await.unwrap();
+            let made = cut(&source).await.unwrap();
+            publish(&source, made).await.unwrap();
+            let content = site.content_now(&used());
+            write_tail(&source, 0, 0, 9).await.unwrap();
+            let open = source.store().with(|s| s.layers.open.unwrap());
+            let name = source.tracker.pool().path(open.file);
+            let syncs = Rc::new(Cell::new(0));
+            let (count, failing) = (syncs.clone(), name.clone());
+            site.machine.set_fault_hook(move |op| {
+                if op.kind == OpKind::Sync && op.path == failing {
+                    count.set(count.get() + 1);
+                    return Fault::Io;
+                }
+                Fault::None
+            });
+            if closed {
+                cut(&source).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(syncs.get(), 1, "a failed sync was tried again");
+            assert_eq!(source.crash_excess_bytes(), 0, "its bits are safe elsewhere");
+            site.machine.clear_fault_hook();
+            site.machine.crash_seeded(Crash::PowerCut, 4);
+            check(&site, &[(made, content)]).await;
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! The write path, flush, trim and zeroes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk::FileKind;
+use grain::{Run, VolumeId};
+
+use super::Source;
+use crate::group_commit::GroupCommit;
+use crate::track::Marked;
+use crate::volumes::Volumes;
+use crate::{Error, Result};
+
+/// Trims and zeroes pass the gate in pieces of this size, so that a cut never waits long for one.
+const ZERO_PIECE: u64 = 4 << 20;
+
+/// What a write does to its range.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Puts these bytes there.
+    Data(Bytes),
+    /// Makes zeros.
+    Zero {
+        /// How many bytes.
+        len: u64,
+        /// Gives the space back.
+        punch: bool,
+        /// Fails rather than writing zeros.
+        fast: bool,
+    },
+}
+
+impl Source {
+    fn run_of(&self, volume: VolumeId, offset: u64, len: u64) -> Run {
+        let touched = self.volumes.geometry().grain.touched(offset, len);
+        Run { volume, first: touched.start, count: touched.end - touched.start }
+    }
+
+    /// Writes inline if nothing has to be waited for; `Ok(false)` says that nothing was promised and
+    /// [`Source::write`] has to be used.
+    pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<bool> {
+        if !self.marked_alone.get() || self.stopping.get() {
+            return Ok(false);
+        }
+        let Some(_ticket) = self.gate.try_enter() else { return Ok(false) };
+        let range = offset..offset + data.len() as u64;
+        let Some(locks) = self.locks.get(volume.index()) else { return Ok(false) };
+        if !locks.is_free(&range) {
+            return Ok(false);
+        }
+        let run = self.run_of(volume, offset, data.len() as u64);
+        // An error here is met again, and dealt with, on the waiting path.
+        if !matches!(self.tracker.mark(run), Ok(Marked::Ready)) {
+            return Ok(false);
+        }
+        if self.sessions.borrow().iter().any(|s| s.conflicts(run)) {
+            return Ok(false);
+        }
+        let volume = self.volumes.get(volume)?;
+        volume.file.write_now(data, offset).map_err(Error::io("write", &volume.path))
+    }
+
+    /// Writes, waiting for whatever has to be waited for. The range was checked against the volume. The
+    /// write goes on when the future is dropped: a client that goes away does not let its half-done
+    /// write out of the gate.
+    pub async fn write(
+        self: Rc<Self>,
+        volume: VolumeId,
+        offset: u64,
+        change: Change,
+        fua: bool,
+    ) -> Result<()> {
+        let writing = tokio::task::spawn_local(self.carry_out(volume, offset, change, fua));
+        writing.await.unwrap_or_else(|_| Err(Error::State("the source is stopping".to_owned())))
+    }
+
+    /// [`Source::write`] for who runs it in a task of its own.
+    pub(super) async fn carry_out(
+        self: Rc<Self>,
+        volume: VolumeId,
+        offset: u64,
+        change: Change,
+        fua: bool,
+    ) -> Result<()> {
+        match change {
+            Change::Data(bytes) => self.write_piece(volume, offset, Piece::Data(bytes, fua)).await,
+            Change::Zero { len, punch, fast } => {
+                let end = offset + len;
+                let mut at = offset;
+                while at < end {
+                    // Pieces end at multiples, so that whole grains stay whole.
+                    let next = (at / ZERO_PIECE + 1) * ZERO_PIECE;
+                    let piece = Piece::Zero { len: next.min(end) - at, punch, fast };
+                    self.write_piece(volume, at, piece).await?;
+                    at = next.min(end);
+                }
+                if fua { self.flush().await } else { Ok(()) }
+            }
+        }
+    }
+
+    async fn write_piece(
+        self: &Rc<Self>,
+        volume: VolumeId,
+        offset: u64,
+        piece: Piece,
+    ) -> Result<()> {
+        let len = piece.len();
+        let weight = piece.weight().min(self.settings.credit_bytes);
+        let _credits = self
+            .credits
+            .acquire_many((weight >> 10).max(1) as u32)
+            .await
+            .map_err(|_| Error::State("the source is stopping".to_owned()))?;
+        let _ticket = self.gate.enter().await;
+        if self.stopping.get() {
+            return Err(Error::State("the source is stopping".to_owned()));
+        }
+        let locks = self
+            .locks
+            .get(volume.index())
+            .ok_or_else(|| Error::State(format!("there is no volume {}", volume.0)))?;
+        let _lock = locks.lock(offset..offset + len).await;
+        let run = self.run_of(volume, offset, len);
+        if !matches!(self.tracker.mark(run), Ok(Marked::Ready)) {
+            self.tracker.recorded().await?;
+        }
+        // After the bits: a commit that withdraws the mark sees them and leaves a new one.
+        self.mark_alone().await?;
+        self.protect(run).await;
+        let volume = self.volumes.get(volume)?;
+        let durable = matches!(piece, Piece::Data(_, true));
+        let outcome = match piece {
+            Piece::Data(bytes, false) => volume.file.write_at(offset, bytes).await,
+            Piece::Data(bytes, true) => volume.file.write_durable(offset, bytes).await,
+            Piece::Zero { len, punch, fast: false } => volume.file.zero(offset, len, punch).await,
+            Piece::Zero { len, punch, fast: true } => {
+                volume.file.zero_fast(offset, len, punch).await
+            }
+        };
+        let outcome = outcome.map_err(Error::io("write", &volume.path));
+        if let Err(e) = &outcome
+            && durable
+            && !refused_for_space(e, volume.file.kind())
+        {
+            // The kernel reports a lost write once: this report may be of earlier ones, too, which no
+            // later sync would tell of.
+            self.sync_failed.set(true);
+            self.become_suspect(e).await;
+        }
+        outcome
+    }
+
+    /// Lets every copy session keep what this write is about to overwrite.
+    async fn protect(&self, run: Run) {
+        loop {
+            let session = self.sessions.borrow().iter().find(|s| s.conflicts(run)).map(Rc::clone);
+            match session {
+                Some(session) => session.protect(run).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Reads inline if the data is at hand.
+    pub fn read_now(&self, volume: VolumeId, buf: &mut [u8], offset: u64) -> Result<bool> {
+        let volume = self.volumes.get(volume)?;
+        volume.file.read_now(buf, offset).map_err(Error::io("read", &volume.path))
+    }
+
+    /// Reads.
+    pub async fn read(&self, volume: VolumeId, offset: u64, len: usize) -> Result<Bytes> {
+        let volume = self.volumes.get(volume)?;
+        let read = volume.file.read_at(offset, len).await;
+        Ok(read.map_err(Error::io("read", &volume.path))?.into())
+    }
+
+    /// Puts every write replied before the call onto stable storage.
+    pub async fn flush(self: &Rc<Self>) -> Result<()> {
+        let head = self.head();
+        let outcome = self.flusher.join().await;
+        match &outcome {
+            // Everything before `head` was done when the sync started: the gate was drained at it.
+            Ok(()) => self.store.change(|s| {
+                let place = |cut| s.lineage.index_of(cut);
+                let now = head.and_then(place);
+                if now > s.synced.and_then(place) || s.synced.is_none() {
+                    s.synced = head;
+                }
+            }),
+            Err(e) => self.become_suspect(e).await,
+        }
+        outcome
+    }
+
+    /// A base sync failed: what was written since the last good one may be lost.
+    async fn become_suspect(self: &Rc<Self>, cause: &Error) {
+        let words = format!("a sync of the volumes failed: {cause}");
+        tracing::error!(%words, "the source is suspect");
+        if let Err(e) = self.reopen_unsynced().await {
+            tracing::error!(error = %e, "what may be lost could not be marked");
+        }
+        let saved = self.store.update(|s| s.suspect = s.suspect.take().or(Some(words))).await;
+        if let Err(e) = saved {
+            tracing::error!(error = %e, "the state could not be saved");
+        }
+    }
+}
+
+/// True when the file system had no room for a write, before anything was written. (A device that
+/// runs out of room, being thinly provisioned, has lost it.)
+fn refused_for_space(e: &Error, kind: FileKind) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let Error::Io { source, .. } = e else { return false };
+    kind == FileKind::Regular && matches!(source.kind(), StorageFull | QuotaExceeded)
+}
+
+enum Piece {
+    Data(Bytes, bool),
+    Zero { len: u64, punch: bool, fast: bool },
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        match self {
+            Piece::Data(bytes, _) => bytes.len() as u64,
+            Piece::Zero { len, .. } => *len,
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    fn weight(&self) -> u64 {
+        match self {
+            Piece::Data(bytes, _) => bytes.len() as u64,
+            Piece::Zero { .. } => 0,
+        }
+    }
+}
+
+/// The group commit behind flush. After a sync has failed, every later one fails: the kernel reports
+/// a lost write once, and a second sync that succeeds proves nothing.
+pub(super) fn base_syncer(
+    volumes: &Rc<Volumes>,
+    failed: &Rc<std::cell::Cell<bool>>,
+) -> GroupCommit {
+    let (volumes, failed) = (volumes.clone(), failed.clone());
+    GroupCommit::new(move || {
+        let (volumes, failed) = (volumes.clone(), failed.clone());
+        Box::pin(async move {
+            if failed.get() {
+                let words = std::io::Error::other("an earlier sync failed");
+                let path = volumes.iter().next().map(|(_, v)| v.path.clone()).unwrap_or_default();
+                return Err(Error::Io { what: "sync", path, source: Arc::new(words) });
+            }
+            let outcome = volumes.sync().await;
+            failed.set(outcome.is_err());
+            outcome
+        })
+    })
+}

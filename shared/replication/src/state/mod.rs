@@ -1,0 +1,7 @@
+//! The durable state of a relationship at one site: its types, and `state.json`.
+
+mod store;
+mod types;
+
+pub use store::{StateStore, decode, encode};
+pub use types::*;

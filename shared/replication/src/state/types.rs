@@ -1,0 +1,257 @@
+//! What a site knows about its relationship, as it stands in `state.json`.
+
+use std::path::PathBuf;
+
+use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, SessionId, SetId};
+use serde::{Deserialize, Serialize};
+
+/// The version of the format written.
+pub const STATE_VERSION: u32 = 1;
+
+/// Which part a site plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Serves the volumes to applications.
+    Source,
+    /// Receives them.
+    Replica,
+}
+
+/// Everything durable about a relationship at one site, but for maps, journal and volumes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// [`STATE_VERSION`].
+    pub version: u32,
+    /// The same at all sites.
+    pub relationship: RelationshipId,
+    /// The operator's name for it.
+    pub name: String,
+    /// Grain size and volumes.
+    pub geometry: Geometry,
+    /// Path of each volume, in the order of the geometry.
+    pub volumes: Vec<PathBuf>,
+    /// Present role.
+    pub role: Role,
+    /// The site's cuts, newest last.
+    pub lineage: Lineage,
+    /// The newest cut before which the base is known to be synced.
+    pub synced: Option<CutId>,
+    /// The layer files.
+    pub layers: LayerTable,
+    /// The other ends.
+    pub peers: Vec<Peer>,
+    /// Media sets made here.
+    pub sets: Vec<SetRecord>,
+    /// Why the source is suspect, if it is.
+    pub suspect: Option<String>,
+    /// How the last run began and ended.
+    pub run: RunRecord,
+    /// What only a replica has.
+    pub replica: Option<ReplicaState>,
+}
+
+/// How the last run began and ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Boot id (hex) of the machine when the site was last started.
+    pub boot: String,
+    /// Present after a clean stop.
+    pub seal: Option<Seal>,
+    /// Grains that only a power cut made count as written, by map file number.
+    pub suspected: Option<LayerRef>,
+}
+
+/// What the volumes looked like when the site stopped cleanly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// Wall-clock time of the stop.
+    pub unix_ms: u64,
+    /// One entry a volume.
+    pub volumes: Vec<VolumeSeal>,
+}
+
+/// One volume at a clean stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSeal {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Sampled grains and the BLAKE3 of each, in hex.
+    pub samples: Vec<(u64, String)>,
+}
+
+/// A map file by number, and the id it carried when it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRef {
+    /// Number in the file's name.
+    pub file: u32,
+    /// Id in its header.
+    pub id: LayerId,
+}
+
+/// A closed layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedLayer {
+    /// Its file.
+    #[serde(flatten)]
+    pub at: LayerRef,
+    /// Which epochs it covers.
+    pub name: LayerName,
+    /// How many grains are in it.
+    pub grains: u64,
+}
+
+/// All layer files that the state knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerTable {
+    /// The first number never used.
+    pub next_file: u32,
+    /// The open layer, of the epoch that the newest cut opened.
+    pub open: Option<LayerRef>,
+    /// Closed layers, oldest first.
+    pub closed: Vec<ClosedLayer>,
+    /// Files to recycle, with the ids of the layers that they held.
+    pub free: Vec<LayerRef>,
+}
+
+/// The other end as this site sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its identity, one line of text.
+    pub identity: String,
+    /// The newest cut that it acknowledged as committed.
+    pub acked: Option<CutId>,
+    /// Cuts published to it and not acknowledged, oldest first.
+    pub published: Vec<CutId>,
+    /// Since when replies were given that the peer does not have.
+    pub alone: Option<AloneMark>,
+}
+
+/// Replies were given without a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AloneMark {
+    /// The head of the lineage when the mark was made.
+    pub since: CutId,
+    /// What the peer last acknowledged then.
+    pub acked: Option<CutId>,
+    /// Wall-clock time.
+    pub unix_ms: u64,
+}
+
+/// How far a media set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetStage {
+    /// Being written.
+    Writing,
+    /// Complete: its directory is signed and on the media.
+    Finished,
+    /// Given up.
+    Cancelled,
+}
+
+/// A media set made at this site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRecord {
+    /// Its id.
+    pub id: SetId,
+    /// The cut it holds.
+    pub cut: CutId,
+    /// The cut after which a fuzzy set is passed; none when it is exact.
+    pub end: Option<CutId>,
+    /// How far it is.
+    pub stage: SetStage,
+    /// Directories it is written to.
+    pub media: Vec<PathBuf>,
+    /// When it was begun.
+    pub unix_ms: u64,
+    /// Options as given, to resume with.
+    pub options: serde_json::Value,
+    /// Root digest (hex) once finished.
+    pub root_digest: Option<String>,
+    /// Sampled fingerprint once finished.
+    pub fingerprint: Option<u64>,
+    /// Bytes on the media once finished.
+    pub media_bytes: u64,
+}
+
+/// What only a replica has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaState {
+    /// The source's identity, pinned by the ticket.
+    pub source: String,
+    /// Where to dial.
+    pub addresses: Vec<String>,
+    /// The set that seeds this replica.
+    pub seed: Option<SeedRecord>,
+    /// Grains damaged on the media: will be pulled.
+    pub damaged: Option<LayerRef>,
+    /// Grains on media that have not been loaded yet.
+    pub unloaded: Option<LayerRef>,
+    /// A fuzzy set's end cut; gone once a committed cut at or after it is held.
+    pub fuzzy_end: Option<CutId>,
+    /// An unfinished catch-up.
+    pub pull: Option<PullRecord>,
+    /// The journal's number of the newest commit that this state has taken over.
+    pub commit_number: u64,
+    /// Wall-clock time of the newest committed cut.
+    pub committed_unix_ms: Option<u64>,
+    /// Layers up to this cut are needed by nobody, the source says.
+    pub floor: Option<CutId>,
+    /// What has been proven of the seed, and when.
+    pub proof: Proof,
+}
+
+/// What share of a replica is proven, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Grains whose bytes were checked against digests signed by the source.
+    pub digest_grains: u64,
+    /// Samples compared at the last attach.
+    pub samples: u64,
+    /// When.
+    pub unix_ms: Option<u64>,
+}
+
+/// The set that seeded a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedRecord {
+    /// Which set.
+    pub set: SetId,
+    /// The cut it holds.
+    pub cut: CutId,
+    /// Media loaded so far, by number.
+    pub loaded: Vec<u32>,
+    /// Media of the set.
+    pub media: u32,
+    /// Its fingerprint.
+    pub fingerprint: Option<u64>,
+}
+
+/// An unfinished catch-up: one or more sessions whose grains wait for a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRecord {
+    /// Sessions in the order of their cuts, the newest last.
+    pub sessions: Vec<PullSession>,
+    /// Written straight into the base; shown as inconsistent until the commit.
+    pub direct: bool,
+    /// What the newest session still has to receive, by map file.
+    pub remaining: LayerRef,
+    /// The whole union agreed on, which the commit records as a layer.
+    pub union: LayerRef,
+    /// The newest cut that both sites had when it began; none for a comparison without one.
+    pub common: Option<CutId>,
+    /// The source's lineage up to the newest session's cut, which the commit adopts.
+    pub lineage: Lineage,
+    /// When that cut was made.
+    pub unix_ms: u64,
+}
+
+/// One session of a catch-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullSession {
+    /// Its id.
+    pub session: SessionId,
+    /// The cut that it pulls.
+    pub cut: CutId,
+}

@@ -1,0 +1,218 @@
+//! The base volumes of a site: regular files or block devices, opened exclusively.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use disk::{Context, File, FileKind, OpenMode};
+use grain::{Content, Geometry, GrainData, Run, VolumeId};
+
+use crate::{Error, Result};
+
+/// One open volume.
+pub struct Volume {
+    /// Its exported name.
+    pub alias: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Size in bytes as the relationship knows it.
+    pub bytes: u64,
+    /// The open file.
+    pub file: Rc<dyn File>,
+}
+
+/// The open volumes of a relationship, in the order of its geometry.
+pub struct Volumes {
+    geometry: Geometry,
+    volumes: Vec<Volume>,
+}
+
+/// Bytes of a volume as it is now, before there is a geometry.
+pub async fn measure(ctx: &Context, path: &Path) -> Result<u64> {
+    let file = ctx.storage.open(path, OpenMode::Read).await.map_err(Error::io("open", path))?;
+    file.len().map_err(Error::io("measure", path))
+}
+
+impl Volumes {
+    /// Opens all volumes for exclusive use and checks their sizes.
+    pub async fn open(ctx: &Context, geometry: &Geometry, paths: &[PathBuf]) -> Result<Volumes> {
+        let mut volumes = Vec::new();
+        for ((_, shape), path) in geometry.iter().zip(paths) {
+            let opened = ctx.storage.open(path, OpenMode::Exclusive).await;
+            let file = opened.map_err(|e| match e.kind() {
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::ResourceBusy => {
+                    Error::Volume {
+                        alias: shape.alias.clone(),
+                        detail: format!("{} is in use by another program", path.display()),
+                    }
+                }
+                _ => Error::io("open", path)(e),
+            })?;
+            let now = file.len().map_err(Error::io("measure", path))?;
+            if now != shape.bytes {
+                return Err(Error::Volume {
+                    alias: shape.alias.clone(),
+                    detail: format!(
+                        "{} has {now} bytes, the relationship says {}",
+                        path.display(),
+                        shape.bytes
+                    ),
+                });
+            }
+            volumes.push(Volume {
+                alias: shape.alias.clone(),
+                path: path.clone(),
+                bytes: shape.bytes,
+                file,
+            });
+        }
+        Ok(Volumes { geometry: geometry.clone(), volumes })
+    }
+
+    /// The geometry.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The volumes with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (VolumeId, &Volume)> {
+        self.volumes.iter().enumerate().map(|(i, v)| (VolumeId(i as u16), v))
+    }
+
+    /// One volume.
+    pub fn get(&self, volume: VolumeId) -> Result<&Volume> {
+        self.volumes
+            .get(volume.index())
+            .ok_or_else(|| Error::State(format!("there is no volume {}", volume.0)))
+    }
+
+    /// Reads the bytes of a run.
+    pub async fn read(&self, run: Run) -> Result<Bytes> {
+        let volume = self.get(run.volume)?;
+        let range = self.geometry.byte_range(run.volume, run.first, run.count);
+        let len = (range.end - range.start) as usize;
+        let read = volume.file.read_at(range.start, len).await;
+        Ok(read.map_err(Error::io("read", &volume.path))?.into())
+    }
+
+    /// How many whole grains from the start of `run` are a hole that reads as zeros.
+    pub async fn hole_at(&self, run: Run) -> Result<u64> {
+        let volume = self.get(run.volume)?;
+        if volume.file.kind() == FileKind::Block {
+            return Ok(0);
+        }
+        let range = self.geometry.byte_range(run.volume, run.first, run.count);
+        let found = volume.file.extents(range.start, range.end - range.start, 1).await;
+        let found = found.map_err(Error::io("map", &volume.path))?;
+        match found.first() {
+            Some(extent) if !extent.data && extent.offset == range.start => {
+                if extent.len >= range.end - range.start {
+                    return Ok(run.count);
+                }
+                Ok((extent.len >> self.geometry.grain.shift()).min(run.count))
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// Writes the content of a run; zeros are punched where that is possible.
+    pub async fn write(&self, data: &GrainData) -> Result<()> {
+        let run = data.run;
+        let volume = self.get(run.volume)?;
+        let range = self.geometry.byte_range(run.volume, run.first, run.count);
+        let len = range.end - range.start;
+        let outcome = match &data.content {
+            Content::Data(bytes) if bytes.len() as u64 == len => {
+                volume.file.write_at(range.start, bytes.clone()).await
+            }
+            Content::Data(bytes) => {
+                let detail = format!("{} bytes for a run of {len}", bytes.len());
+                return Err(Error::Volume { alias: volume.alias.clone(), detail });
+            }
+            Content::Zero => volume.file.zero(range.start, len, true).await,
+        };
+        outcome.map_err(Error::io("write", &volume.path))
+    }
+
+    /// Syncs all volumes.
+    pub async fn sync(&self) -> Result<()> {
+        for volume in &self.volumes {
+            volume.file.sync_data().await.map_err(Error::io("sync", &volume.path))?;
+        }
+        Ok(())
+    }
+}
+
+/// True when all bytes are zero.
+///
+/// Compares the slice with itself shifted by 16 bytes, which the compiler turns into a `memcmp`:
+/// many times faster than a loop over words.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    let (head, tail) = bytes.split_at(bytes.len().min(16));
+    head.iter().all(|b| *b == 0) && tail == &bytes[..tail.len()]
+}
+
+/// Splits a run that was read into maximal runs of data and of zero grains.
+pub fn split_zeros(geometry: &Geometry, run: Run, bytes: Bytes) -> Vec<GrainData> {
+    let grain = geometry.grain.bytes() as usize;
+    let mut out: Vec<GrainData> = Vec::new();
+    let mut first = 0_usize;
+    let grains = bytes.len().div_ceil(grain);
+    let zero_at =
+        |i: usize| is_zero(bytes.get(i * grain..bytes.len().min((i + 1) * grain)).unwrap_or(&[]));
+    while first < grains {
+        let zero = zero_at(first);
+        let mut end = first + 1;
+        while end < grains && zero_at(end) == zero {
+            end += 1;
+        }
+        let piece = Run {
+            volume: run.volume,
+            first: run.first + first as u64,
+            count: (end - first) as u64,
+        };
+        let content = if zero {
+            Content::Zero
+        } else {
+            Content::Data(bytes.slice(first * grain..bytes.len().min(end * grain)))
+        };
+        out.push(GrainData { run: piece, content });
+        first = end;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grain::{GrainSize, VolumeShape};
+
+    #[test]
+    fn zero_test_sees_every_byte() {
+        for len in [0, 1, 15, 16, 17, 40, 4096, 5000] {
+            let mut bytes = vec![0; len];
+            assert!(is_zero(&bytes));
+            for i in 0..len {
+                bytes[i] = 1;
+                assert!(!is_zero(&bytes), "{i} of {len}");
+                bytes[i] = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn runs_split_at_zero_grains() {
+        let grain = GrainSize::MIN;
+        let bytes = 5 * 4096 + 100;
+        let volumes = vec![VolumeShape { alias: "v".into(), bytes }];
+        let geometry = Geometry { grain, volumes };
+        let mut content = vec![0; bytes as usize];
+        content[4096] = 1;
+        content[2 * 4096 + 9] = 1;
+        let run = Run { volume: VolumeId(0), first: 0, count: 6 };
+        let out = split_zeros(&geometry, run, content.into());
+        let shape: Vec<_> =
+            out.iter().map(|d| (d.run.first, d.run.count, d.content == Content::Zero)).collect();
+        assert_eq!(shape, [(0, 1, true), (1, 2, false), (3, 3, true)]);
+    }
+}

@@ -1,0 +1,14 @@
+//! A source and a replica on two simulated machines, linked in memory: the catch-up from end to end.
+
+// In a test, a panic is how it fails.
+#![allow(clippy::unwrap_used)]
+
+mod carry_over;
+mod catch_up;
+mod chaos;
+mod compare;
+mod faults;
+mod hostile;
+mod oracle;
+mod refusals;
+mod rig;
