@@ -1,0 +1,151 @@
+//! The daemon of a replica: loads media, dials the source, follows it, control, status.
+
+mod dial;
+mod load;
+mod status;
+mod verbs;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use disk::Context;
+use grain::attach::Verdict;
+use replication::replica::{FollowSettings, Replica, Settings};
+use replication::state::Role;
+use site::Problem;
+use site::location::{DirLock, Name, StateDir};
+use site::runtime::Shutdown;
+use tokio::sync::Notify;
+
+use crate::problem::{of_relationship, of_replication};
+use crate::{Events, Relationship};
+
+pub use load::{LoadAnswer, LoadArguments};
+
+/// How to serve.
+#[derive(Clone)]
+pub struct ReplicaOptions {
+    /// The journal may take so many bytes.
+    pub journal_bytes: u64,
+    /// A catch-up that does not fit goes straight into the base.
+    pub allow_direct: bool,
+    /// Start although the volumes were changed.
+    pub accept_touched: bool,
+    /// How to follow.
+    pub follow: FollowSettings,
+    /// The longest pause between attempts.
+    pub max_pause: Duration,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        ReplicaOptions {
+            journal_bytes: 4 << 30,
+            allow_direct: false,
+            accept_touched: false,
+            follow: FollowSettings::default(),
+            max_pause: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A replica at work.
+pub struct ReplicaAgent {
+    ctx: Context,
+    relationship: Relationship,
+    replica: Rc<Replica>,
+    options: ReplicaOptions,
+    events: Events,
+    verdict: RefCell<Option<Verdict>>,
+    connected: RefCell<Option<String>>,
+    last_error: RefCell<Option<Problem>>,
+    load: RefCell<load::LoadSlot>,
+    /// Set while a load has the base for itself.
+    loading: Cell<bool>,
+    wake: Notify,
+    shown: RefCell<Option<Shown>>,
+    _lock: DirLock,
+}
+
+/// Told each verdict before anything moves.
+type Shown = Box<dyn Fn(&[String])>;
+
+impl ReplicaAgent {
+    /// Takes the relationship's lock and starts the role. Nobody is dialled yet.
+    pub async fn start(
+        ctx: &Context,
+        state: &StateDir,
+        name: &Name,
+        options: ReplicaOptions,
+    ) -> Result<Rc<ReplicaAgent>, Problem> {
+        let found = Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        found.require(Role::Replica).map_err(|e| of_relationship(&e))?;
+        let lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
+        // The state may have changed until the lock was ours.
+        let relationship =
+            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        let mut journal = journal::Config::new(relationship.dir.journal());
+        journal.max_bytes = options.journal_bytes.max(journal.segment_bytes * 4);
+        let settings = Settings {
+            journal,
+            allow_direct: options.allow_direct,
+            layer_history_bytes: 256 << 20,
+            accept_touched: options.accept_touched,
+        };
+        let dir = relationship.dir.path();
+        let replica = Replica::start(ctx, dir, &relationship.store, settings).await;
+        let replica = replica.map_err(|e| of_replication(&e))?;
+        let events = Events::new(ctx);
+        events.note("the replica has started");
+        Ok(Rc::new(ReplicaAgent {
+            ctx: ctx.clone(),
+            relationship,
+            replica,
+            options,
+            events,
+            verdict: RefCell::default(),
+            connected: RefCell::default(),
+            last_error: RefCell::default(),
+            load: RefCell::default(),
+            loading: Cell::new(false),
+            wake: Notify::new(),
+            shown: RefCell::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// Tells `shown` each verdict, in words, before anything moves.
+    pub fn show_verdicts(&self, shown: impl Fn(&[String]) + 'static) {
+        *self.shown.borrow_mut() = Some(Box::new(shown));
+    }
+
+    /// Follows the source until asked to stop; with `once`, until in step.
+    pub async fn serve(
+        self: &Rc<Self>,
+        shutdown: Shutdown,
+        ready: impl FnOnce(),
+    ) -> Result<(), Problem> {
+        let snapshot = Arc::new(site::control::Snapshot::default());
+        let control = self.start_control(&snapshot)?;
+        snapshot.publish(self.status_value(), Default::default());
+        let publisher = self.spawn_publisher(snapshot.clone());
+        ready();
+        let outcome = tokio::select! {
+            biased;
+            () = shutdown.wait() => Ok(()),
+            outcome = self.follow_forever() => outcome,
+        };
+        self.events.note("stopping");
+        publisher.abort();
+        drop(control);
+        let stopped = self.replica.stop().await.map_err(|e| of_replication(&e));
+        outcome.and(stopped)
+    }
+
+    /// Stops cleanly without having served.
+    pub async fn stop(&self) -> Result<(), Problem> {
+        self.replica.stop().await.map_err(|e| of_replication(&e))
+    }
+}

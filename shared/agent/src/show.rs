@@ -1,0 +1,113 @@
+//! Status for people.
+
+use std::time::Duration;
+
+use site::Printer;
+use site::amount::{human_bytes, human_duration};
+use site::printer::Table;
+
+use crate::status::{Amount, PeerStatus, Status};
+
+fn amount(amount: Amount) -> String {
+    format!("{} grains ({})", amount.grains, human_bytes(amount.bytes))
+}
+
+fn age(now: u64, then: u64) -> String {
+    format!("{} ago", human_duration(Duration::from_millis(now.saturating_sub(then))))
+}
+
+/// Prints a status.
+pub fn status(printer: &Printer, status: &Status) {
+    let json = serde_json::to_value(status).unwrap_or_default();
+    let mut table = Table::pairs();
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    row("relationship", format!("{} ({})", status.name, status.role));
+    row("state", format!("{}: {}", status.state, status.explanation));
+    for volume in &status.volumes {
+        let text = format!("{} {} {}", volume.alias, volume.path, human_bytes(volume.bytes));
+        row("volume", text);
+    }
+    match &status.position {
+        Some(cut) => {
+            let when = age(status.unix_ms.max(cut.unix_ms), cut.unix_ms);
+            row("position", format!("cut {} ({}, {when})", cut.cut, cut.reason));
+        }
+        None => row("position", "none".to_owned()),
+    }
+    row("dirty", amount(status.dirty));
+    if status.suspected.grains > 0 {
+        row("of it suspected", amount(status.suspected));
+    }
+    if status.damaged.grains > 0 {
+        row("damaged", format!("{}, will be pulled", amount(status.damaged)));
+    }
+    if status.not_loaded.grains > 0 {
+        row("not loaded yet", amount(status.not_loaded));
+    }
+    for p in &status.peers {
+        row("peer", peer(p, status.unix_ms));
+    }
+    if let Some(proof) = &status.proof {
+        let share = proof.share * 100.0;
+        row(
+            "proven",
+            format!("{share:.1} % by digests, {} samples at the last attach", proof.samples),
+        );
+    }
+    if let Some(job) = &status.job {
+        let mut text = format!(
+            "{} {}: {} of {} grains, {}",
+            job.kind,
+            job.stage,
+            job.progress.done_grains,
+            job.progress.total_grains,
+            human_bytes(job.progress.bytes)
+        );
+        if let Some(error) = &job.error {
+            text.push_str(&format!(" ({error})"));
+        }
+        row("job", text);
+    }
+    for set in &status.sets {
+        let fuzzy = if set.fuzzy { ", fuzzy" } else { "" };
+        row("media set", format!("{} {}{fuzzy}", set.set, set.stage));
+        for medium in &set.media {
+            row("", medium.clone());
+        }
+    }
+    for layer in &status.layers {
+        row("layer", format!("{} grains, kept for {}", layer.grains, layer.kept_for));
+    }
+    if status.crash_excess_bytes > 0 {
+        let excess = human_bytes(status.crash_excess_bytes);
+        row("a power cut would add", format!("{excess} to be compared"));
+    }
+    printer.table(&table, &json);
+}
+
+fn peer(peer: &PeerStatus, now: u64) -> String {
+    let mut text = peer.fingerprint.clone();
+    match (&peer.connected, &peer.remote) {
+        (true, Some(remote)) => text.push_str(&format!(", connected ({remote})")),
+        _ => text.push_str(", not connected"),
+    }
+    if let Some(cut) = &peer.acknowledged {
+        text.push_str(&format!(", has cut {cut}"));
+    }
+    if let Some(since) = peer.alone_since_unix_ms {
+        text.push_str(&format!(", writes without it since {}", age(now, since)));
+    }
+    if let Some(rule) = &peer.rule {
+        text.push_str(&format!(", last rule `{rule}`"));
+    }
+    if let Some(progress) = &peer.catch_up {
+        text.push_str(&format!(
+            ", catch-up {} of {} grains",
+            progress.done_grains, progress.total_grains
+        ));
+    }
+    if let Some(error) = &peer.last_error {
+        text.push_str(&format!(", last error: {error}"));
+    }
+    text
+}

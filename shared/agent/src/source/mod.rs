@@ -1,0 +1,210 @@
+//! The daemon of a source: NBD exports, the door for replicas, dumps, control, status.
+
+mod dump;
+mod links;
+mod status;
+mod verbs;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use disk::Context;
+use replication::source::{ServeSettings, Settings, Source, VolumeExport};
+use replication::state::Role;
+use site::location::{DirLock, Name, StateDir};
+use site::runtime::Shutdown;
+use site::{Exit, Problem};
+
+use crate::problem::{of_relationship, of_replication, refused};
+use crate::{Events, Relationship};
+
+pub use dump::DumpArguments;
+pub use rustls::ServerConfig as TlsServerConfig;
+pub use status::plan_of;
+
+pub(crate) use links::{PROTOCOL, software};
+pub(crate) use verbs::arguments;
+
+/// Where the exports are offered.
+#[derive(Clone, Default)]
+pub struct NbdListen {
+    /// A Unix socket.
+    pub unix: Option<PathBuf>,
+    /// A TCP address: with TLS, or plain on loopback when that was asked for.
+    pub tcp: Option<SocketAddr>,
+    /// TLS with client certificates for TCP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Plain TCP on a loopback address.
+    pub plain: bool,
+}
+
+/// How to serve.
+#[derive(Clone)]
+pub struct SourceOptions {
+    /// Bounds of the role.
+    pub settings: Settings,
+    /// Where replicas dial.
+    pub listen: Vec<SocketAddr>,
+    /// Where applications connect.
+    pub nbd: NbdListen,
+    /// Bytes of preserved grains in memory for a session over the link.
+    pub buffer_bytes: u64,
+    /// Bytes of the side file of such a session; 0 for none.
+    pub side_bytes: u64,
+    /// Where side files go; the relationship's directory if not given.
+    pub side_dir: Option<PathBuf>,
+    /// How long a writer waits for room to preserve.
+    pub preserve_wait: Duration,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        SourceOptions {
+            settings: Settings::default(),
+            listen: Vec::new(),
+            nbd: NbdListen::default(),
+            buffer_bytes: 64 << 20,
+            side_bytes: 0,
+            side_dir: None,
+            preserve_wait: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A source at work.
+pub struct SourceAgent {
+    ctx: Context,
+    relationship: Relationship,
+    source: Rc<Source>,
+    options: SourceOptions,
+    events: Events,
+    dump: RefCell<dump::DumpSlot>,
+    links: RefCell<BTreeMap<String, links::LinkSlot>>,
+    _lock: DirLock,
+}
+
+impl SourceAgent {
+    /// Takes the relationship's lock and starts the role. Nothing is offered to anyone yet.
+    pub async fn start(
+        ctx: &Context,
+        state: &StateDir,
+        name: &Name,
+        options: SourceOptions,
+    ) -> Result<Rc<SourceAgent>, Problem> {
+        let relationship =
+            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        relationship.require(Role::Source).map_err(|e| of_relationship(&e))?;
+        let lock = relationship.dir.lock().map_err(|e| of_relationship(&e.into()))?;
+        // The state may have changed until the lock was ours.
+        let relationship =
+            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        let thawed = site::hooks::thaw_left_over(ctx, &relationship.dir.frozen_marker()).await;
+        thawed.map_err(|e| Problem::from(&e))?;
+        let settings = options.settings.clone();
+        let source =
+            Source::start(ctx, relationship.dir.path(), &relationship.store, settings).await;
+        let source = source.map_err(|e| of_replication(&e))?;
+        let events = Events::new(ctx);
+        events.note("the source has started");
+        Ok(Rc::new(SourceAgent {
+            ctx: ctx.clone(),
+            relationship,
+            source,
+            options,
+            events,
+            dump: RefCell::default(),
+            links: RefCell::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// Serves until asked to stop, then stops cleanly.
+    pub async fn serve(
+        self: &Rc<Self>,
+        shutdown: Shutdown,
+        ready: impl FnOnce(&SourceAgent, &[SocketAddr]),
+    ) -> Result<(), Problem> {
+        let snapshot = Arc::new(site::control::Snapshot::default());
+        let control = self.start_control(&snapshot)?;
+        snapshot.publish(self.status_value(), Default::default());
+        let publisher = self.spawn_publisher(snapshot);
+        self.take_up_dump();
+        let (listener, addresses) = self.open_door()?;
+        let server = self.start_nbd().await?;
+        ready(self, &addresses);
+        shutdown.wait().await;
+        self.events.note("stopping");
+        drop(listener);
+        if let Some(server) = server {
+            server.shutdown().await;
+        }
+        self.end_links();
+        self.interrupt_dump().await;
+        publisher.abort();
+        drop(control);
+        self.source.stop().await.map_err(|e| of_replication(&e))
+    }
+
+    /// Stops cleanly without having served.
+    pub async fn stop(&self) -> Result<(), Problem> {
+        self.source.stop().await.map_err(|e| of_replication(&e))
+    }
+
+    async fn start_nbd(self: &Rc<Self>) -> Result<Option<Rc<nbd::Server>>, Problem> {
+        let listen = &self.options.nbd;
+        if listen.unix.is_none() && listen.tcp.is_none() {
+            return Ok(None);
+        }
+        let exports = VolumeExport::all(&self.source);
+        let limits = nbd::Limits { plain_loopback: listen.plain, ..nbd::Limits::default() };
+        let server =
+            nbd::Server::new(exports, limits, listen.tls.clone()).map_err(|e| nbd_problem(&e))?;
+        let server = Rc::new(server);
+        if let Some(path) = &listen.unix {
+            server.serve_unix(path).await.map_err(|e| nbd_problem(&e))?;
+        }
+        if let Some(address) = listen.tcp {
+            if listen.tls.is_none() && !(listen.plain && address.ip().is_loopback()) {
+                return Err(refused(
+                    "nbd-plain",
+                    format!("NBD on {address} needs TLS with client certificates"),
+                )
+                .todo(
+                    "Give --nbd-tls-ca, --nbd-tls-cert and --nbd-tls-key; or, on a loopback \
+                     address only, --nbd-plain.",
+                ));
+            }
+            server.serve_tcp(address).await.map_err(|e| nbd_problem(&e))?;
+        }
+        Ok(Some(server))
+    }
+
+    /// The bounds of a session towards a replica.
+    fn serve_settings(&self) -> ServeSettings {
+        ServeSettings {
+            buffer_bytes: self.options.buffer_bytes,
+            side_bytes: self.options.side_bytes,
+            side_dir: self.side_dir(),
+            preserve_wait: self.options.preserve_wait,
+        }
+    }
+
+    fn side_dir(&self) -> PathBuf {
+        let own = || self.relationship.dir.path().to_owned();
+        self.options.side_dir.clone().unwrap_or_else(own)
+    }
+
+    /// The role.
+    pub fn source(&self) -> &Rc<Source> {
+        &self.source
+    }
+}
+
+fn nbd_problem(e: &nbd::Error) -> Problem {
+    Problem::new("nbd", e.to_string(), Exit::OPERATOR).safe("No export is offered.")
+}

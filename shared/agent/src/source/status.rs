@@ -1,0 +1,157 @@
+//! Status and plan of a source.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grain::GrainSet;
+use replication::state::{SetStage, State};
+use site::control::Snapshot;
+use tokio::task::JoinHandle;
+
+use super::SourceAgent;
+use crate::status::{
+    Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, of_state,
+};
+
+/// How often the status is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+
+impl SourceAgent {
+    pub(super) fn spawn_publisher(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> JoinHandle<()> {
+        let agent = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(PUBLISH_EVERY).await;
+                let Some(agent) = agent.upgrade() else { return };
+                snapshot.publish(agent.status_value(), BTreeMap::new());
+            }
+        })
+    }
+
+    fn amount(&self, set: &GrainSet) -> Amount {
+        let bytes = set.bytes(self.source.volumes().geometry());
+        Amount { grains: set.len(), bytes }
+    }
+
+    pub(super) fn status_value(&self) -> serde_json::Value {
+        serde_json::to_value(self.status()).unwrap_or_default()
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        let mut status = self.source.store().with(of_state);
+        status.running = true;
+        status.unix_ms = self.ctx.unix_ms();
+        status.dirty = self.amount(&self.source.dirty());
+        status.suspected = self.amount(&self.source.suspected());
+        status.crash_excess_bytes = self.source.crash_excess_bytes();
+        status.longest_pause_us = self.source.longest_pause_us();
+        status.peers = self.source.store().with(|s| self.peers(s));
+        status.sets = self.source.store().with(sets);
+        let open = self.source.open_layer().len();
+        self.source.store().with(|s| {
+            if let Some(head) = s.lineage.head() {
+                status.layers.push(LayerStatus {
+                    from: head.id.to_string(),
+                    to: None,
+                    grains: open,
+                    kept_for: "what is written now".to_owned(),
+                });
+            }
+        });
+        status.job = self.dump_status();
+        status.events = self.events.all();
+        let (state, explanation) = self.state_words(&status);
+        status.state = state.to_owned();
+        status.explanation = explanation;
+        status
+    }
+
+    fn state_words(&self, status: &Status) -> (&'static str, String) {
+        if let Some(why) = self.source.store().with(|s| s.suspect.clone()) {
+            let words = format!(
+                "{why}. Nothing is sent to a replica until the operator says which side is right"
+            );
+            return ("suspect", words);
+        }
+        let catching_up =
+            |p: &PeerStatus| p.catch_up.is_some_and(|c| c.done_grains < c.total_grains);
+        if status.peers.iter().any(|p| p.connected && catching_up(p)) {
+            return ("catching-up", "a replica is pulling what changed".to_owned());
+        }
+        if status.peers.iter().any(|p| p.connected) {
+            return ("behind", "a replica is connected and follows in cycles".to_owned());
+        }
+        ("alone", "no replica is connected; every change is recorded for it".to_owned())
+    }
+
+    fn peers(&self, s: &State) -> Vec<PeerStatus> {
+        let links = self.links.borrow();
+        let one = |peer: &replication::state::Peer| {
+            let slot = links.get(&peer.identity);
+            let progress = slot.map(|slot| slot.progress.clone()).unwrap_or_default();
+            let fingerprint = peer.identity.parse::<wire::Identity>();
+            let catch_up = Progress {
+                total_grains: progress.total_grains.get(),
+                done_grains: progress.sent_grains.get(),
+                bytes: progress.sent_bytes.get(),
+            };
+            PeerStatus {
+                identity: peer.identity.clone(),
+                fingerprint: fingerprint.map(|i| i.fingerprint()).unwrap_or_default(),
+                connected: slot.is_some_and(|slot| slot.connected),
+                remote: slot.and_then(|slot| slot.remote.clone()),
+                acknowledged: peer.acked.map(|cut| cut.to_string()),
+                alone_since_unix_ms: peer.alone.as_ref().map(|mark| mark.unix_ms),
+                rule: progress.rule.get().map(|rule| rule.to_string()),
+                last_error: slot.and_then(|slot| slot.last_error.clone()),
+                link_bytes: progress.sent_bytes.get(),
+                catch_up: (catch_up.total_grains > 0).then_some(catch_up),
+            }
+        };
+        s.peers.iter().map(one).collect()
+    }
+
+    /// What the next attach of each peer will move, as far as this side can tell.
+    pub(super) fn plan(&self) -> Plan {
+        plan_of(&self.status())
+    }
+}
+
+/// The plan that follows from a status.
+pub fn plan_of(status: &Status) -> Plan {
+    let step = |peer: &PeerStatus| PlanStep {
+        peer: peer.fingerprint.clone(),
+        rule: peer.rule.clone(),
+        means: match (&peer.acknowledged, status.sets.iter().any(|s| s.stage == "finished")) {
+            (Some(_), _) => "delta since the cut that it acknowledged".to_owned(),
+            (None, true) => "delta since the cut of the media set that it loads".to_owned(),
+            (None, false) => {
+                "nothing by itself: it needs a media set (`dump`), or `--compare`".to_owned()
+            }
+        },
+        amount: status.dirty,
+        compared_first: status.suspected,
+    };
+    Plan { steps: status.peers.iter().map(step).collect() }
+}
+
+fn sets(s: &State) -> Vec<SetStatus> {
+    let one = |set: &replication::state::SetRecord| SetStatus {
+        set: set.id.to_string(),
+        cut: set.cut.to_string(),
+        stage: match set.stage {
+            SetStage::Writing => "writing",
+            SetStage::Finished => "finished",
+            SetStage::Cancelled => "cancelled",
+        }
+        .to_owned(),
+        media: set.media.iter().map(|p| p.display().to_string()).collect(),
+        fuzzy: set.end.is_some(),
+        bytes: set.media_bytes,
+        unix_ms: set.unix_ms,
+    };
+    s.sets.iter().map(one).collect()
+}

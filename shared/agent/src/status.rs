@@ -1,0 +1,288 @@
+//! What `status` shows: plain data, for people and as `--json`. Fields are described where they are declared;
+//! names are only ever added.
+
+use replication::state::{Role, State};
+use serde::{Deserialize, Serialize};
+
+/// The status of a relationship at one site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this structure.
+    pub schema: u32,
+    /// The relationship's name here.
+    pub name: String,
+    /// Its id.
+    pub relationship: String,
+    /// `source` or `replica`.
+    pub role: String,
+    /// One of the states of DESIGN.md section 1, or `stopped`.
+    pub state: String,
+    /// What that means for the operator, and what to do.
+    pub explanation: String,
+    /// Whether a `serve` runs.
+    pub running: bool,
+    /// Wall-clock time of this status, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Grain size in bytes.
+    pub grain_bytes: u64,
+    /// The volumes.
+    pub volumes: Vec<VolumeStatus>,
+    /// The newest cut that the site holds.
+    pub position: Option<CutStatus>,
+    /// Written here and not at every peer (source), or written at the source and not here, as far as
+    /// it told (replica).
+    pub dirty: Amount,
+    /// Of it, only because of a power cut: compared by digest before it moves.
+    pub suspected: Amount,
+    /// Damaged on the media: will be pulled.
+    pub damaged: Amount,
+    /// On media that were not loaded yet.
+    pub not_loaded: Amount,
+    /// The peers, or the source.
+    pub peers: Vec<PeerStatus>,
+    /// The job under way, or the last one.
+    pub job: Option<JobStatus>,
+    /// Layers held.
+    pub layers: Vec<LayerStatus>,
+    /// Media sets made here, or the one loaded here.
+    pub sets: Vec<SetStatus>,
+    /// What has been proven of a replica.
+    pub proof: Option<ProofStatus>,
+    /// Bytes that a power cut now would make suspected.
+    pub crash_excess_bytes: u64,
+    /// Longest time, in microseconds, that a cut kept writers waiting.
+    pub longest_pause_us: u64,
+    /// What happened lately, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// Grains and the bytes they cover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Grains.
+    pub grains: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its exported name.
+    pub alias: String,
+    /// Where it is.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutStatus {
+    /// Its id.
+    pub cut: String,
+    /// When it was made, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// The other end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its identity.
+    pub identity: String,
+    /// The short form to read over the telephone.
+    pub fingerprint: String,
+    /// Whether a session is up.
+    pub connected: bool,
+    /// Its address, when connected.
+    pub remote: Option<String>,
+    /// The newest cut that it has committed (at a source).
+    pub acknowledged: Option<String>,
+    /// Since when replies were given that it does not have.
+    pub alone_since_unix_ms: Option<u64>,
+    /// The rule of the last attach.
+    pub rule: Option<String>,
+    /// The last error of the session, in words.
+    pub last_error: Option<String>,
+    /// Payload bytes over the link since it came up.
+    pub link_bytes: u64,
+    /// Grains of the present catch-up, and how many of them are done.
+    pub catch_up: Option<Progress>,
+}
+
+/// How far something is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Of how many grains.
+    pub total_grains: u64,
+    /// How many are done.
+    pub done_grains: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+}
+
+/// A job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// `dump` or `load`.
+    pub kind: String,
+    /// `running`, `done`, `failed`, `cancelled`, `interrupted`.
+    pub stage: String,
+    /// The media set.
+    pub set: String,
+    /// Its media.
+    pub media: Vec<String>,
+    /// How far.
+    pub progress: Progress,
+    /// Bytes on each medium.
+    pub medium_bytes: Vec<u64>,
+    /// Grains preserved for it.
+    pub preserved_grains: u64,
+    /// True when the set is no point in time before the first catch-up.
+    pub fuzzy: bool,
+    /// Seconds since it began, or that it took.
+    pub seconds: f64,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// What came of it.
+    pub result: Option<serde_json::Value>,
+}
+
+/// A layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// The cut that opens its epoch.
+    pub from: String,
+    /// The cut that closes it; none for the open layer.
+    pub to: Option<String>,
+    /// Grains written in it.
+    pub grains: u64,
+    /// Who needs it.
+    pub kept_for: String,
+}
+
+/// A media set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetStatus {
+    /// Its id.
+    pub set: String,
+    /// The cut it holds.
+    pub cut: String,
+    /// `writing`, `finished`, `cancelled`, `loaded`, `loading`.
+    pub stage: String,
+    /// Its media.
+    pub media: Vec<String>,
+    /// True when it is fuzzy.
+    pub fuzzy: bool,
+    /// Bytes on the media.
+    pub bytes: u64,
+    /// When it was begun.
+    pub unix_ms: u64,
+}
+
+/// What has been proven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProofStatus {
+    /// Share of all grains whose bytes were checked against digests signed by the source, 0 to 1.
+    pub share: f64,
+    /// Samples compared at the last attach.
+    pub samples: u64,
+    /// When.
+    pub unix_ms: Option<u64>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up.
+    pub number: u64,
+    /// When, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What.
+    pub text: String,
+}
+
+/// What the next step will move, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// One step a peer.
+    pub steps: Vec<PlanStep>,
+}
+
+/// What one peer will get.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanStep {
+    /// The peer's fingerprint.
+    pub peer: String,
+    /// The rule of the last attach, if there was one.
+    pub rule: Option<String>,
+    /// By which means.
+    pub means: String,
+    /// At most so much.
+    pub amount: Amount,
+    /// Of it, compared by digest before it moves.
+    pub compared_first: Amount,
+}
+
+/// What the durable state alone says: the beginning of every status.
+pub fn of_state(s: &State) -> Status {
+    let grain = s.geometry.grain.bytes();
+    let cut = s.lineage.head().map(|c| CutStatus {
+        cut: c.id.to_string(),
+        unix_ms: c.unix_ms,
+        reason: format!("{:?}", c.reason).to_lowercase(),
+    });
+    let volume = |(shape, path): (&grain::VolumeShape, &std::path::PathBuf)| VolumeStatus {
+        alias: shape.alias.clone(),
+        path: path.display().to_string(),
+        bytes: shape.bytes,
+    };
+    let layer = |c: &replication::state::ClosedLayer| LayerStatus {
+        from: c.name.from.to_string(),
+        to: Some(c.name.to.to_string()),
+        grains: c.grains,
+        kept_for: kept_for(s, &c.name),
+    };
+    Status {
+        schema: 1,
+        name: s.name.clone(),
+        relationship: s.relationship.to_string(),
+        role: match s.role {
+            Role::Source => "source",
+            Role::Replica => "replica",
+        }
+        .to_owned(),
+        state: "stopped".to_owned(),
+        explanation: "the agent does not run".to_owned(),
+        grain_bytes: grain,
+        volumes: s.geometry.volumes.iter().zip(&s.volumes).map(volume).collect(),
+        position: cut,
+        layers: s.layers.closed.iter().map(layer).collect(),
+        ..Status::default()
+    }
+}
+
+/// Who needs a layer, in words.
+fn kept_for(s: &State, name: &grain::LayerName) -> String {
+    let place = |cut| s.lineage.index_of(cut);
+    let needed = |cut: Option<grain::CutId>| match (cut.and_then(place), place(name.to)) {
+        (Some(at), Some(end)) => at < end,
+        (None, _) => true,
+        _ => false,
+    };
+    if s.role == Role::Replica {
+        return "a source that was rolled back".to_owned();
+    }
+    let peers = s.peers.iter().filter(|p| needed(p.acked)).count();
+    let sets = s.sets.iter().filter(|set| {
+        set.stage != replication::state::SetStage::Cancelled && needed(Some(set.cut))
+    });
+    match (peers, sets.count()) {
+        (0, 0) => "history".to_owned(),
+        (0, sets) => format!("{sets} media sets"),
+        (peers, 0) => format!("{peers} peers"),
+        (peers, sets) => format!("{peers} peers, {sets} media sets"),
+    }
+}
