@@ -1,0 +1,70 @@
+//! `primary-agent`: the site where the data is born. See README.md.
+
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use site::options::GlobalOptions;
+use site::runtime::{OnPanic, install_panic_hook};
+use site::{Exit, Problem};
+
+/// Serves volumes over NBD, records every change, and dumps point-in-time copies for a remote site.
+#[derive(Parser)]
+#[command(name = "primary-agent", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Print this site's identity; make its keys on first use
+    Identity(verbs::identity::Arguments),
+    /// Make a relationship and its ticket
+    Init(verbs::init::Arguments),
+    /// Serve the volumes and record changes until stopped
+    Serve(verbs::serve::Arguments),
+    /// Copy the volumes onto media while applications write
+    Dump(verbs::dump::Arguments),
+    /// Show the relationship's state
+    Status(verbs::status::Arguments),
+    /// Show what the next step will move, and why
+    Plan(verbs::plan::Arguments),
+}
+
+fn main() -> ExitCode {
+    install_panic_hook(
+        "primary-agent",
+        "What was flushed is on the disk, and every change is recorded.",
+        OnPanic::Exit,
+    );
+    let arguments = Arguments::parse();
+    let printer = arguments.global.printer();
+    if let Err(e) = arguments.global.start_log("warn") {
+        return printer.problem(&Problem::from(&e)).into();
+    }
+    let global = arguments.global.clone();
+    let out = printer.clone();
+    let outcome = site::runtime::run(|ctx, shutdown| async move {
+        let state = global.state_dir().map_err(|e| Problem::from(&e))?;
+        let verb = verbs::Context { ctx, state, printer: out, shutdown };
+        match arguments.verb {
+            Verb::Identity(a) => verbs::identity::run(verb, a).await,
+            Verb::Init(a) => verbs::init::run(verb, a).await,
+            Verb::Serve(a) => verbs::serve::run(verb, a).await,
+            Verb::Dump(a) => verbs::dump::run(verb, a).await,
+            Verb::Status(a) => verbs::status::run(verb, a).await,
+            Verb::Plan(a) => verbs::plan::run(verb, a).await,
+        }
+    });
+    let outcome = outcome.unwrap_or_else(|e| {
+        Err(Problem::new("runtime", format!("the program did not start: {e}"), Exit::OPERATOR))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => printer.problem(&problem).into(),
+    }
+}

@@ -1,0 +1,160 @@
+//! `serve`: the daemon.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::problem::{of_wire, refused};
+use agent::source::{NbdListen, SourceAgent, SourceOptions};
+use site::Problem;
+use site::amount::{parse_duration, parse_size};
+use site::location::Name;
+
+use super::Context;
+
+/// Flags of `serve`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the relationship
+    name: Name,
+    /// Where replicas dial in
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Where applications connect: unix:PATH or tcp:HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    nbd: Vec<NbdAddress>,
+    /// Certificates of the authority that signs clients of NBD over TCP (PEM)
+    #[arg(long, value_name = "FILE", requires = "nbd_tls_cert", requires = "nbd_tls_key")]
+    nbd_tls_ca: Option<PathBuf>,
+    /// Our certificate for NBD over TCP (PEM)
+    #[arg(long, value_name = "FILE")]
+    nbd_tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    nbd_tls_key: Option<PathBuf>,
+    /// Allow NBD over TCP without TLS, on a loopback address only
+    #[arg(long)]
+    nbd_plain: bool,
+    /// What a power cut may at most cost in data to be compared afterwards: a size, or `exact`
+    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
+    crash_excess: String,
+    /// Memory for what a replica's catch-up must preserve against writes
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    preserve_buffer: u64,
+    /// Size of the side file for the same [default: none]
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
+    preserve_side: u64,
+    /// Where side files go [default: the relationship's directory]
+    #[arg(long, value_name = "DIR")]
+    side_dir: Option<PathBuf>,
+    /// How long a writer waits for room to preserve
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    preserve_wait: Duration,
+    /// Go on with volumes that were changed while nobody tracked them; all of it counts as changed
+    #[arg(long)]
+    accept_touched: bool,
+    /// Say that this side's content is right after a failed sync
+    #[arg(long)]
+    accept_suspect: bool,
+}
+
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|e| e.to_string())
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|e| e.to_string())
+}
+
+/// `unix:PATH` or `tcp:HOST:PORT`.
+#[derive(Clone, Debug)]
+enum NbdAddress {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl std::str::FromStr for NbdAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = std::path::absolute(path).map_err(|e| format!("{path}: {e}"))?;
+            return Ok(NbdAddress::Unix(path));
+        }
+        if let Some(address) = text.strip_prefix("tcp:") {
+            return address
+                .parse()
+                .map(NbdAddress::Tcp)
+                .map_err(|e| format!("{address}: {e}; write tcp:ADDRESS:PORT"));
+        }
+        Err("write unix:PATH or tcp:HOST:PORT".to_owned())
+    }
+}
+
+impl Arguments {
+    async fn options(&self, verb: &Context) -> Result<SourceOptions, Problem> {
+        let mut options = SourceOptions {
+            listen: self.listen.clone(),
+            nbd: NbdListen { plain: self.nbd_plain, ..NbdListen::default() },
+            buffer_bytes: self.preserve_buffer,
+            side_bytes: self.preserve_side,
+            side_dir: self.side_dir.clone(),
+            preserve_wait: self.preserve_wait,
+            ..SourceOptions::default()
+        };
+        options.settings.accept_touched = self.accept_touched;
+        options.settings.accept_suspect = self.accept_suspect;
+        if self.crash_excess == "exact" {
+            options.settings.crash_excess_exact = true;
+        } else {
+            options.settings.crash_excess_bytes =
+                size(&self.crash_excess).map_err(|e| refused("usage", e))?;
+        }
+        for address in &self.nbd {
+            match address {
+                NbdAddress::Unix(path) => options.nbd.unix = Some(path.clone()),
+                NbdAddress::Tcp(address) => options.nbd.tcp = Some(*address),
+            }
+        }
+        options.nbd.tls = self.tls(verb).await?;
+        Ok(options)
+    }
+
+    async fn tls(
+        &self,
+        verb: &Context,
+    ) -> Result<Option<Arc<agent::source::TlsServerConfig>>, Problem> {
+        let (Some(ca), Some(cert), Some(key)) =
+            (&self.nbd_tls_ca, &self.nbd_tls_cert, &self.nbd_tls_key)
+        else {
+            return Ok(None);
+        };
+        let mut pem = Vec::new();
+        for path in [ca, cert, key] {
+            let read = verb.ctx.storage.read_all(path, 1 << 20).await;
+            pem.push(read.map_err(|e| refused("nbd-tls", format!("{}: {e}", path.display())))?);
+        }
+        let config = wire::tls::pki_server_config(&pem[0], &pem[1], &pem[2]);
+        Ok(Some(config.map_err(|e| of_wire(&e))?))
+    }
+}
+
+/// Serves until asked to stop.
+pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
+    let options = arguments.options(&verb).await?;
+    let unix = options.nbd.unix.clone();
+    let agent = SourceAgent::start(&verb.ctx, &verb.state, &arguments.name, options).await?;
+    let printer = verb.printer.clone();
+    let name = arguments.name.clone();
+    agent
+        .serve(verb.shutdown, |_, addresses| {
+            for address in addresses {
+                printer.note(&format!("replicas dial {address}"));
+            }
+            if let Some(path) = unix {
+                printer.note(&format!("NBD exports on {}", path.display()));
+            }
+            printer.note(&format!("{name} is served"));
+        })
+        .await
+}

@@ -1,0 +1,20 @@
+//! `status`.
+
+use site::Problem;
+use site::location::Name;
+
+use super::Context;
+
+/// Flags of `status`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the relationship
+    name: Name,
+}
+
+/// Shows the status.
+pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
+    let status = agent::reach::status(&verb.ctx, &verb.state, &arguments.name).await?;
+    agent::show::status(&verb.printer, &status);
+    Ok(())
+}
