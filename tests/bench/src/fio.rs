@@ -1,0 +1,133 @@
+//! Runs fio, on an NBD export or on a file, and reads its figures.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::process;
+
+/// What fio writes to or reads from.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// The default export behind a Unix socket.
+    Nbd(&'a Path),
+    /// A file.
+    File(&'a Path),
+}
+
+/// A pattern of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    /// `randread`, `randwrite`, `read` or `write`.
+    pub kind: &'static str,
+    /// Bytes of a request.
+    pub block_bytes: u64,
+    /// Requests at the same time.
+    pub depth: u32,
+    /// Size of what is accessed, in bytes.
+    pub size_bytes: u64,
+}
+
+/// What fio measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// Requests a second.
+    pub requests_per_second: f64,
+    /// Bytes a second.
+    pub bytes_per_second: f64,
+}
+
+/// Runs a pattern for some time.
+pub fn for_seconds(target: Target<'_>, pattern: Pattern, seconds: u64) -> Result<Figures, String> {
+    let mut command = command(target, pattern);
+    // The client is on the same processors: it must cost as little as it can.
+    command.args(["--gtod_reduce=1", "--time_based", &format!("--runtime={seconds}")]);
+    figures(&mut command, pattern.kind)
+}
+
+/// Writes `bytes` bytes in a pattern that `seed` decides, and syncs.
+pub fn write_bytes(
+    target: Target<'_>,
+    pattern: Pattern,
+    bytes: u64,
+    seed: usize,
+) -> Result<(), String> {
+    let mut command = command(target, pattern);
+    command.args([
+        &format!("--io_size={bytes}"),
+        &format!("--randseed={}", seed + 1),
+        "--refill_buffers",
+        "--end_fsync=1",
+    ]);
+    figures(&mut command, pattern.kind).map(drop)
+}
+
+fn command(target: Target<'_>, pattern: Pattern) -> Command {
+    let mut command = Command::new("fio");
+    command.args(["--name=bench", "--output-format=json", "--norandommap"]);
+    match target {
+        Target::Nbd(socket) => {
+            command.arg("--ioengine=nbd");
+            command.arg(format!("--uri=nbd+unix:///?socket={}", socket.display()));
+        }
+        Target::File(path) => {
+            // A colon in a file name separates names for fio.
+            let name = path.display().to_string().replace(':', "\\:");
+            command.args(["--ioengine=psync", "--fallocate=none", &format!("--filename={name}")]);
+        }
+    }
+    command.arg(format!("--rw={}", pattern.kind));
+    command.arg(format!("--bs={}", pattern.block_bytes));
+    command.arg(format!("--iodepth={}", pattern.depth));
+    command.arg(format!("--size={}", pattern.size_bytes));
+    command
+}
+
+fn figures(command: &mut Command, kind: &str) -> Result<Figures, String> {
+    parse(&process::run(command)?, kind)
+}
+
+/// Reads fio's JSON; engines print lines of their own before it.
+fn parse(output: &str, kind: &str) -> Result<Figures, String> {
+    let start = output.find('{').ok_or("fio printed no JSON")?;
+    let mut documents = serde_json::Deserializer::from_str(&output[start..]).into_iter::<Value>();
+    let document =
+        documents.next().ok_or("fio printed no JSON")?.map_err(|e| format!("fio's JSON: {e}"))?;
+    let side = if kind.ends_with("read") { "read" } else { "write" };
+    let job = &document["jobs"][0];
+    if job["error"].as_i64() != Some(0) {
+        return Err(format!("fio reports error {}", job["error"]));
+    }
+    let number = |key: &str| {
+        job[side][key].as_f64().ok_or_else(|| format!("fio's JSON has no number {side}.{key}"))
+    };
+    Ok(Figures { requests_per_second: number("iops")?, bytes_per_second: number("bw_bytes")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_past_other_lines() {
+        let output = "fio: connected to NBD server\n{\"jobs\":[{\"error\":0,\
+            \"read\":{\"iops\":2.5,\"bw_bytes\":1024},\"write\":{\"iops\":7,\"bw_bytes\":9}}]}\nbye\n";
+        let read = parse(output, "randread").unwrap();
+        assert_eq!((read.requests_per_second, read.bytes_per_second), (2.5, 1024.0));
+        assert_eq!(parse(output, "write").unwrap().requests_per_second, 7.0);
+    }
+
+    #[test]
+    fn broken_output_is_told() {
+        for (output, part) in [
+            ("nothing", "no JSON"),
+            ("{\"jobs\":", "fio's JSON"),
+            ("{\"jobs\":[{\"error\":5}]}", "error 5"),
+            ("{\"jobs\":[{\"error\":0,\"read\":{}}]}", "read.iops"),
+        ] {
+            let told = parse(output, "read").unwrap_err();
+            assert!(told.contains(part), "{output}: {told}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The command lines of our own binaries, in one place.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{self, Server};
+
+/// The name of the relationship.
+const NAME: &str = "bench";
+
+/// Both sites of one relationship with one volume, below one directory.
+pub struct Pair {
+    dir: PathBuf,
+    address: String,
+}
+
+impl Pair {
+    /// Makes both sites: identity, relationship, ticket. `source` and `replica` are the volumes.
+    pub fn init(dir: &Path, source: &Path, replica: &Path) -> Result<Self, String> {
+        let pair = Self { dir: dir.to_owned(), address: free_address()? };
+        let identity = process::run(pair.secondary().arg("identity"))?;
+        copy_dir(&pair.secondary_state(), &pair.keys())?;
+        process::run(
+            pair.primary()
+                .args(["init", NAME, "--peer", identity.trim(), "--address", &pair.address])
+                .arg("--ticket")
+                .arg(pair.ticket())
+                .arg("--volume")
+                .arg(source),
+        )?;
+        pair.init_replica(replica)?;
+        Ok(pair)
+    }
+
+    /// Makes the replica's site anew: its state is what it was after its keys were made.
+    pub fn init_replica(&self, replica: &Path) -> Result<(), String> {
+        let state = self.secondary_state();
+        std::fs::remove_dir_all(&state).map_err(|e| format!("the replica's state: {e}"))?;
+        copy_dir(&self.keys(), &state)?;
+        let ticket = self.ticket();
+        process::run(
+            self.secondary()
+                .args(["init", NAME, "--ticket"])
+                .arg(ticket)
+                .arg("--volume")
+                .arg(replica),
+        )
+        .map(drop)
+    }
+
+    /// Where the export is.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("primary.socket")
+    }
+
+    /// Starts the source: the export, the tracking, the link.
+    pub fn serve(&self) -> Result<Server, String> {
+        let socket = self.socket();
+        let mut command = self.primary();
+        command.args(["serve", NAME, "--listen", &self.address]);
+        command.arg("--nbd").arg(format!("unix:{}", socket.display()));
+        Server::start(&mut command, &socket)
+    }
+
+    /// A full dump, sealed and not compressed.
+    pub fn dump(&self, to: &Path) -> Command {
+        let mut command = self.primary();
+        command.args(["dump", NAME, "--compress", "off", "--to"]).arg(to);
+        command
+    }
+
+    /// Loads a medium.
+    pub fn load(&self, from: &Path) -> Command {
+        let mut command = self.secondary();
+        command.args(["load", NAME]).arg(from);
+        command
+    }
+
+    /// Catches up once and ends.
+    pub fn catch_up(&self) -> Command {
+        let mut command = self.secondary();
+        command.args(["serve", NAME, "--once"]);
+        command
+    }
+
+    fn ticket(&self) -> PathBuf {
+        self.dir.join("bench.ticket")
+    }
+
+    fn secondary_state(&self) -> PathBuf {
+        self.dir.join("secondary")
+    }
+
+    /// The replica's state with its keys and nothing else.
+    fn keys(&self) -> PathBuf {
+        self.dir.join("secondary.keys")
+    }
+
+    fn primary(&self) -> Command {
+        binary("primary-agent", &self.dir.join("primary"))
+    }
+
+    fn secondary(&self) -> Command {
+        binary("secondary-agent", &self.secondary_state())
+    }
+}
+
+/// One of our binaries, beside this program, with its state in `state`.
+fn binary(name: &str, state: &Path) -> Command {
+    let own = std::env::current_exe().unwrap_or_default();
+    let mut command = Command::new(own.with_file_name(name));
+    command.env("GRAINHAUL_STATE", state);
+    command
+}
+
+fn copy_dir(from: &Path, to: &Path) -> Result<(), String> {
+    process::run(Command::new("cp").arg("--archive").arg(from).arg(to)).map(drop)
+}
+
+/// An address on this machine that nobody listens on at the moment.
+fn free_address() -> Result<String, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    listener.local_addr().map(|address| address.to_string()).map_err(|e| e.to_string())
+}

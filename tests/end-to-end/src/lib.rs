@@ -1,0 +1,25 @@
+//! Tools for tests with real processes, real clients and real file systems.
+//!
+//! The tests themselves stand in `tests/`. What is here starts and ends our binaries and the programs
+//! of others, stands between them on the wire, makes and compares images, writes through NBD while
+//! remembering what must be there, and mounts what an export holds. Everything that it starts is
+//! ended and reaped when its handle is dropped. Panics are how a test fails, so these tools panic
+//! with words where a library would return an error.
+
+mod image;
+mod mounted;
+mod process;
+mod proxy;
+mod random;
+mod sites;
+mod tool;
+mod volume_writer;
+
+pub use image::{Difference, allocated_bytes, compare, overwrite, random_image, sparse_image};
+pub use mounted::{FuseExport, LoopDevice, Mounted};
+pub use process::{Process, binary, wait_for};
+pub use proxy::{Direction, Proxy};
+pub use random::Random;
+pub use sites::{Sites, flip_bit, largest_file};
+pub use tool::Tool;
+pub use volume_writer::{History, Verdict, VolumeWriter, WriterOptions};

@@ -1,0 +1,55 @@
+//! A link that breaks again and again during one catch-up: what had arrived stays, so that in total
+//! little more passes than what differs.
+
+use std::time::Duration;
+
+use end_to_end::{Direction, Sites, VolumeWriter, WriterOptions, wait_for};
+
+const MIB: u64 = 1 << 20;
+const SOON: Duration = Duration::from_secs(90);
+
+#[test]
+fn a_link_that_is_cut_carries_each_grain_about_once() {
+    let (sites, proxy) = Sites::through_proxy(96 * MIB, 2 * MIB, "64KiB", 21);
+    let mut primary = sites.serve_primary();
+    let mut dump = sites.primary(["dump", "job", "--to"]);
+    dump.arg(sites.medium(1));
+    sites.ok(dump);
+    let mut load = sites.secondary(["load", "job"]);
+    load.arg(sites.medium(1));
+    sites.ok(load);
+    assert!(primary.terminate(SOON).success());
+
+    // Random blocks all over the volume, so that most grains are dirty and none compresses.
+    let primary = sites.serve_primary();
+    let mut options = WriterOptions::new(sites.socket());
+    options.block_bytes = 64 << 10;
+    let writer = VolumeWriter::start(options);
+    writer.wait_for_writes(120, SOON);
+    let history = writer.stop();
+    let status = sites.json(sites.primary(["status", "job"]));
+    let dirty = status.pointer("/dirty/bytes").and_then(|n| n.as_u64()).expect("dirty bytes");
+    assert!(dirty > 16 * MIB, "{dirty}");
+
+    proxy.set_rate(Some(12 * MIB));
+    let mut once = sites.launch_secondary(&["--once", "--in-step", "0"]);
+    let passed = || proxy.bytes(Direction::FromTarget);
+    let mut cuts = 0;
+    for part in 1..=4 {
+        let goal = dirty * part / 6;
+        wait_for("bytes over the link", SOON, || (passed() > goal).then_some(()));
+        assert!(once.try_exit().is_none(), "ended early: {}", once.stderr());
+        proxy.cut();
+        proxy.heal();
+        cuts += 1;
+    }
+    proxy.set_rate(None);
+    let status = once.wait_for_exit(SOON);
+    assert!(status.success(), "{status}: {}", once.stderr());
+    assert_eq!(history.lost(&sites.replica_volume()), Vec::<u64>::new());
+    sites.assert_equal();
+    assert!(proxy.connections() > cuts, "{} connections", proxy.connections());
+    let share = passed() as f64 / dirty as f64;
+    assert!(share < 1.2, "{} bytes for {dirty} dirty ones: {share:.2}", passed());
+    drop(primary);
+}

@@ -1,0 +1,127 @@
+//! Who and what is refused, in words and with its own exit code, and that nothing moves then.
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use end_to_end::{Process, Sites, Tool, allocated_bytes, compare, overwrite};
+
+const MIB: u64 = 1 << 20;
+const SOON: Duration = Duration::from_secs(20);
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A pair in step, its primary serving.
+fn in_step(seed: u64) -> (Sites, Process) {
+    let sites = Sites::new(16 * MIB, 8 * MIB, "64KiB", seed);
+    let primary = sites.serve_primary();
+    let mut dump = sites.primary(["dump", "job", "--to"]);
+    dump.arg(sites.medium(1));
+    sites.ok(dump);
+    let mut load = sites.secondary(["load", "job"]);
+    load.arg(sites.medium(1));
+    sites.ok(load);
+    sites.catch_up();
+    sites.assert_equal();
+    (sites, primary)
+}
+
+#[test]
+fn a_stranger_gets_nothing() {
+    let sites = Sites::new(16 * MIB, MIB, "64KiB", 41);
+    let primary = sites.serve_primary();
+    let mut client = Tool::require("openssl", "openssl").command();
+    client.args(["s_client", "-tls1_3", "-ign_eof", "-connect"]).arg(sites.address().to_string());
+    let output = client.stdin(Stdio::null()).output().expect("openssl runs");
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &said(&output);
+    assert!(text.contains("no peer certificate available"), "{text}");
+    assert!(text.contains("Cipher is (NONE)"), "{text}");
+    drop(primary);
+}
+
+#[test]
+fn a_secondary_with_an_unpinned_key_is_refused() {
+    let sites = Sites::new(16 * MIB, MIB, "64KiB", 42);
+    let _primary = sites.serve_primary();
+    let stranger = Sites::unrelated(16 * MIB, MIB, 43);
+    stranger.ok(stranger.secondary(["identity"]));
+    // The ticket is no secret; the replica can be made, but not brought to life.
+    stranger.ok(stranger.replica_init(&sites.ticket()));
+    let words = refused_by_the_other_side(&stranger, 3);
+    assert!(words.contains("not pinned at the other side"), "{words}");
+}
+
+#[test]
+fn a_ticket_of_another_relationship_opens_nothing() {
+    let sites = Sites::new(16 * MIB, MIB, "64KiB", 44);
+    let _primary = sites.serve_primary();
+    // Its ticket names a primary of its own, but leads to ours.
+    let lost = Sites::unrelated(16 * MIB, MIB, 45);
+    let identity = lost.ok(lost.secondary(["identity"]));
+    let address = sites.address().to_string();
+    let mut init = lost.primary(["init", "job", "--address", &address, "--peer", identity.trim()]);
+    init.arg("--ticket").arg(lost.ticket()).arg("--volume").arg(lost.source_volume());
+    lost.ok(init);
+    lost.ok(lost.replica_init(&lost.ticket()));
+    refused_by_the_other_side(&lost, 4);
+}
+
+/// `serve --once --compare` ends in words, and the volume is as empty as it was.
+fn refused_by_the_other_side(site: &Sites, exit: i32) -> String {
+    let mut once = site.launch_secondary(&["--once", "--compare"]);
+    let status = once.wait_for_exit(SOON);
+    let words = once.stderr();
+    assert_eq!(status.code(), Some(exit), "{words}");
+    assert!(words.contains("error: "), "{words}");
+    assert_eq!(allocated_bytes(&site.replica_volume()), 0, "something was written");
+    words
+}
+
+#[test]
+fn another_size_of_volume_is_refused_at_init() {
+    let sites = Sites::new(16 * MIB, MIB, "64KiB", 44);
+    let other = Sites::unrelated(15 * MIB, MIB, 45);
+    let made = other.end(other.replica_init(&sites.ticket()));
+    assert!(!made.status.success());
+    assert!(said(&made).contains("size") || said(&made).contains("bytes"), "{}", said(&made));
+}
+
+#[test]
+fn a_second_process_on_the_same_relationship_is_refused() {
+    let (sites, _primary) = in_step(46);
+    let second = sites.end(sites.primary(["serve", "job"]));
+    assert_eq!(second.status.code(), Some(3), "{}", said(&second));
+    let mut secondary = sites.launch_secondary::<&str>(&[]);
+    secondary.wait_for_line("follows its primary", SOON);
+    let second = sites.end(sites.secondary(["serve", "job", "--once"]));
+    assert_eq!(second.status.code(), Some(3), "{}", said(&second));
+}
+
+#[test]
+fn unknown_names_and_flags_have_their_exit_codes() {
+    let sites = Sites::unrelated(MIB, MIB, 47);
+    let code = |command: Command| sites.end(command).status.code();
+    assert_eq!(code(sites.primary(["serve", "nobody"])), Some(3));
+    assert_eq!(code(sites.secondary(["serve", "nobody"])), Some(3));
+    assert_eq!(code(sites.primary(["serve"])), Some(2));
+    assert_eq!(code(sites.primary(["serve", "job", "--no-such-flag"])), Some(2));
+}
+
+#[test]
+fn a_replica_changed_behind_its_back_is_named_and_healed_by_a_comparison() {
+    let (sites, _primary) = in_step(48);
+    overwrite(&sites.replica_volume(), 0, 6 * MIB, 49);
+    assert!(compare(&sites.source_volume(), &sites.replica_volume()).is_some());
+    let mut refused = sites.launch_secondary(&["--once"]);
+    let status = refused.wait_for_exit(SOON);
+    let words = refused.stderr();
+    assert_eq!(status.code(), Some(3), "{words}");
+    assert!(words.contains("[volume]") && words.contains("the grain at byte 0"), "{words}");
+    let healing = &["--once", "--compare", "--accept-touched", "--in-step", "0"];
+    let mut healed = sites.launch_secondary(healing);
+    let status = healed.wait_for_exit(SOON);
+    assert!(status.success(), "{status}: {}", healed.stderr());
+    sites.assert_equal();
+}

@@ -1,0 +1,65 @@
+//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`.
+//!
+//! They need nothing but Rust and, for the tests, a few Debian packages that are installed when
+//! they are missing (`tools.rs`). Nothing here ships with the product.
+
+mod advisories;
+mod check;
+mod licences;
+mod release;
+mod suite;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(words) => {
+            eprintln!("xtask: {words}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<(), String> {
+    let (task, rest) = match arguments {
+        [task, rest @ ..] => (task.as_str(), rest),
+        [] => ("help", [].as_slice()),
+    };
+    let workspace = Workspace::open()?;
+    match task {
+        "test" => check::run(&workspace, &check::Options::parse(rest)?),
+        "tidy" => tidy::run(&workspace),
+        "bench" => release::bench(&workspace, rest),
+        "demo" => release::demo(&workspace, rest),
+        "help" | "--help" | "-h" => {
+            print!("{}", help());
+            Ok(())
+        }
+        other => Err(format!("no task `{other}`\n\n{}", help())),
+    }
+}
+
+fn help() -> String {
+    format!(
+        "cargo xtask TASK
+
+  test [--only STEP] [--skip-install]
+      everything that has to hold before a change goes in; the steps are
+{}
+  tidy
+      the house rules alone
+  bench [NAME...]
+      side-by-side measurements, release build
+  demo [ARGUMENT...]
+      the whole way from an empty replica to a proven one, release build
+",
+        check::list()
+    )
+}
