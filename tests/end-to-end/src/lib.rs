@@ -6,6 +6,7 @@
 //! ended and reaped when its handle is dropped. Panics are how a test fails, so these tools panic
 //! with words where a library would return an error.
 
+mod file_tree;
 mod image;
 mod mounted;
 mod process;
@@ -15,6 +16,7 @@ mod sites;
 mod tool;
 mod volume_writer;
 
+pub use file_tree::{FileTree, FileWriter, first_difference, make_files, read_files};
 pub use image::{Difference, allocated_bytes, compare, overwrite, random_image, sparse_image};
 pub use mounted::{FuseExport, LoopDevice, Mounted};
 pub use process::{Process, binary, wait_for};

@@ -100,3 +100,36 @@ fn fio_finds_what_it_wrote() {
     ]);
     sites.ok(fio);
 }
+
+#[test]
+fn qemu_img_map_sees_what_is_allocated() {
+    let (sites, _primary) = served(37);
+    let io = Tool::require("qemu-io", "qemu-utils");
+    io.run(["-f", "raw", "-c", "write -P 5 20M 1M", "-c", "flush", &sites.uri()]);
+    let qemu = Tool::require("qemu-img", "qemu-utils");
+    let text = qemu.text(["map", "-f", "raw", "--output=json", &sites.uri()]);
+    let map: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let holds_data = |at: u64| {
+        let extent = map.iter().find(|extent| {
+            let (start, length) = (extent["start"].as_u64().unwrap(), &extent["length"]);
+            (start..start + length.as_u64().unwrap()).contains(&at)
+        });
+        extent.unwrap_or_else(|| panic!("{at} is in no extent: {text}"))["data"] == true
+    };
+    assert!(holds_data(0) && holds_data(8 * MIB - 1), "{text}");
+    assert!(holds_data(20 * MIB) && holds_data(21 * MIB - 1), "{text}");
+    assert!(!holds_data(12 * MIB) && !holds_data(31 * MIB), "{text}");
+}
+
+/// Single requests as only a library client sends them: each flag by itself, and those that are wrong.
+#[test]
+fn nbdsh_sends_every_request() {
+    let (sites, _primary) = served(38);
+    let script = sites.folder().join("requests.py");
+    std::fs::write(&script, include_str!("clients/requests.py")).unwrap();
+    // Debian's own interpreter: another python3 in the search path does not see its modules.
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.arg(&script).arg(sites.socket());
+    let said = sites.ok(python);
+    assert_eq!(said.trim(), "done");
+}
