@@ -69,8 +69,8 @@ fn a_group_of_devices_and_files_arrives_whole() {
 
 fn overwrite_zeros(path: &Path, offset: u64, len: u64) {
     use std::os::unix::fs::FileExt;
-    let file = std::fs::File::options().write(true).open(path).unwrap();
-    file.write_all_at(&vec![0; len as usize], offset).unwrap();
+    let file = std::fs::File::options().write(true).open(path).expect("the image opens");
+    file.write_all_at(&vec![0; len as usize], offset).expect("zeros are written");
 }
 
 #[test]
