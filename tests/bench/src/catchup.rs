@@ -97,7 +97,8 @@ fn volumes(options: &Options, dir: &Path, name: &str) -> Result<(PathBuf, PathBu
     let copy = dir.join(format!("{name}.copy"));
     let size_bytes = options.sparse_gib << 30;
     make_sparse(&source, size_bytes)?;
-    let pattern = Pattern { kind: "randwrite", block_bytes: 1 << 20, depth: 1, size_bytes };
+    let pattern =
+        Pattern { kind: "randwrite", block_bytes: 1 << 20, depth: 1, from_byte: 0, size_bytes };
     fio::write_bytes(Target::File(&source), pattern, options.sparse_data_mib << 20, 0)?;
     if name == OURS {
         make_sparse(&copy, size_bytes)?;
@@ -112,7 +113,13 @@ impl Contender {
     /// Writes all over the source, for us through the export.
     fn dirty(&self, options: &Options, round: usize) -> Result<(), String> {
         let size_bytes = options.sparse_gib << 30;
-        let pattern = Pattern { kind: "randwrite", block_bytes: WRITE_BYTES, depth: 8, size_bytes };
+        let pattern = Pattern {
+            kind: "randwrite",
+            block_bytes: WRITE_BYTES,
+            depth: 8,
+            from_byte: 0,
+            size_bytes,
+        };
         let bytes = options.dirty_bytes().max(WRITE_BYTES);
         let seed = round + 1;
         match &self.kind {

@@ -25,6 +25,8 @@ pub struct Pattern {
     pub block_bytes: u64,
     /// Requests at the same time.
     pub depth: u32,
+    /// Where what is accessed begins, in bytes.
+    pub from_byte: u64,
     /// Size of what is accessed, in bytes.
     pub size_bytes: u64,
 }
@@ -80,6 +82,7 @@ fn command(target: Target<'_>, pattern: Pattern) -> Command {
     command.arg(format!("--rw={}", pattern.kind));
     command.arg(format!("--bs={}", pattern.block_bytes));
     command.arg(format!("--iodepth={}", pattern.depth));
+    command.arg(format!("--offset={}", pattern.from_byte));
     command.arg(format!("--size={}", pattern.size_bytes));
     command
 }

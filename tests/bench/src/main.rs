@@ -14,6 +14,7 @@ mod options;
 mod process;
 mod product;
 mod report;
+mod tracking;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,11 @@ const BENCHES: &[Bench] = &[
         name: "nbd",
         about: "requests on an export, against nbdkit and qemu-nbd",
         run: nbd::run,
+    },
+    Bench {
+        name: "tracking",
+        about: "what tracking costs, and a dump beside the application",
+        run: tracking::run,
     },
     Bench { name: "dump", about: "a full dump to one directory, against cp", run: media::dump },
     Bench { name: "load", about: "a load from one directory, against cp", run: media::load },

@@ -1,5 +1,6 @@
-//! The bench `nbd`: requests on an export over a Unix socket, tracking on, against `nbdkit file` and
-//! `qemu-nbd`. Every contender has a file of its own, filled, in the page cache.
+//! The bench `nbd`: requests on an export over a Unix socket, tracking on, against `nbdkit file`,
+//! `qemu-nbd`, and a loop that does the system calls and nothing else. Every contender has a file of
+//! its own, filled, in the page cache.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,13 +9,14 @@ use crate::contest::{Case, OURS, Unit};
 use crate::fio::{self, Pattern, Target};
 use crate::options::Options;
 use crate::process::{self, Server};
-use crate::product::Pair;
+use crate::product::{self, Pair};
 
 const NBDKIT: &str = "nbdkit file";
 const QEMU_NBD: &str = "qemu-nbd";
+const FLOOR: &str = "syscalls only";
 
 /// Ratios that DESIGN asks for: random requests at depth 32, and all others.
-const GOALS_DEEP: &[(&str, f64)] = &[(NBDKIT, 1.5), (QEMU_NBD, 2.0)];
+const GOALS_DEEP: &[(&str, f64)] = &[(NBDKIT, 1.5), (QEMU_NBD, 2.0), (FLOOR, 0.85)];
 const GOALS_OTHER: &[(&str, f64)] = &[(NBDKIT, 1.0), (QEMU_NBD, 1.0)];
 
 /// One contender that serves.
@@ -40,7 +42,7 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
         ("write", 1 << 20, 8),
         ("read", 1 << 20, 8),
     ] {
-        let pattern = Pattern { kind, block_bytes, depth, size_bytes };
+        let pattern = Pattern { kind, block_bytes, depth, from_byte: 0, size_bytes };
         let is_small = block_bytes == 4096;
         let unit = if is_small { Unit::RequestsPerSecond } else { Unit::MegabytesPerSecond };
         let goals = if is_small && depth == 32 { GOALS_DEEP } else { GOALS_OTHER };
@@ -87,12 +89,18 @@ fn start(options: &Options, dir: &Path) -> Result<Vec<Contender>, String> {
     qemu.arg(volume("qemu.raw")?);
     let server = Server::start(&mut qemu, &socket)?;
     contenders.push(Contender { name: QEMU_NBD, socket, _server: server });
+    let socket = dir.join("floor.socket");
+    let mut floor = product::binary("floor");
+    floor.arg(volume("floor.raw")?).arg(&socket);
+    let server = Server::start(&mut floor, &socket)?;
+    contenders.push(Contender { name: FLOOR, socket, _server: server });
     Ok(contenders)
 }
 
 /// Makes a file full of bytes that do not compress.
 pub fn fill(path: &Path, size_bytes: u64) -> Result<(), String> {
-    let pattern = Pattern { kind: "write", block_bytes: 1 << 20, depth: 1, size_bytes };
+    let pattern =
+        Pattern { kind: "write", block_bytes: 1 << 20, depth: 1, from_byte: 0, size_bytes };
     fio::write_bytes(Target::File(path), pattern, size_bytes, 0)
 }
 

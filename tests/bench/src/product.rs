@@ -98,20 +98,25 @@ impl Pair {
     }
 
     fn primary(&self) -> Command {
-        binary("primary-agent", &self.dir.join("primary"))
+        agent("primary-agent", &self.dir.join("primary"))
     }
 
     fn secondary(&self) -> Command {
-        binary("secondary-agent", &self.secondary_state())
+        agent("secondary-agent", &self.secondary_state())
     }
 }
 
-/// One of our binaries, beside this program, with its state in `state`.
-fn binary(name: &str, state: &Path) -> Command {
-    let own = std::env::current_exe().unwrap_or_default();
-    let mut command = Command::new(own.with_file_name(name));
+/// One of our agents with its state in `state`.
+fn agent(name: &str, state: &Path) -> Command {
+    let mut command = binary(name);
     command.env("GRAINHAUL_STATE", state);
     command
+}
+
+/// A program built beside this one.
+pub fn binary(name: &str) -> Command {
+    let own = std::env::current_exe().unwrap_or_default();
+    Command::new(own.with_file_name(name))
 }
 
 fn copy_dir(from: &Path, to: &Path) -> Result<(), String> {

@@ -29,7 +29,7 @@ fn run(
         return Err(format!("the package {package} of this tree has no binary `{binary}`"));
     }
     let shell = workspace.shell();
-    let what = ["-p", "primary-agent", "-p", "secondary-agent", "-p", "media-tools"];
+    let what = ["-p", "primary-agent", "-p", "secondary-agent", "-p", "media-tools", "-p", package];
     cmd!(shell, "cargo build --release --locked {what...}")
         .run()
         .map_err(|e| format!("{e}; the release build failed, its errors are above"))?;
