@@ -9,6 +9,10 @@ use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
 use site::{Exit, Problem};
 
+/// Why not the system's: `docs/decisions/0091-mimalloc.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Inspects, verifies and extracts Grainhaul media sets.
 #[derive(Parser)]
 #[command(name = "media-tools", version, max_term_width = 100)]

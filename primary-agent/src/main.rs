@@ -9,6 +9,10 @@ use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
 use site::{Exit, Problem};
 
+/// Why not the system's: `docs/decisions/0091-mimalloc.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Serves volumes over NBD, records every change, and dumps point-in-time copies for a remote site.
 #[derive(Parser)]
 #[command(name = "primary-agent", version, max_term_width = 100)]

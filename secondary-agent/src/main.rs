@@ -9,6 +9,10 @@ use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
 use site::{Exit, Problem};
 
+/// Why not the system's: `docs/decisions/0091-mimalloc.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Loads shipped media, proves them, and follows the primary over mutual TLS.
 #[derive(Parser)]
 #[command(name = "secondary-agent", version, max_term_width = 100)]

@@ -11,23 +11,30 @@ use crate::{Result, logging};
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct GlobalOptions {
     /// Where state lives [default: /var/lib/grainhaul for root, else the XDG state directory]
-    #[arg(long, global = true, value_name = "DIR", env = crate::location::STATE_VARIABLE)]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "DIR", env = crate::location::STATE_VARIABLE)]
     pub state_dir: Option<PathBuf>,
 
     /// Answer in JSON, one value a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
 
     /// Print results and problems only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
 
     /// When to use colour
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_enum,
+        default_value_t,
+        value_name = "WHEN"
+    )]
     pub color: Colour,
 
     /// What to log to stderr: error, warn, info, debug, trace, or per module as in `warn,disk=debug`
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "FILTER")]
     pub log: Option<String>,
 }
 

@@ -8,6 +8,7 @@
 //! a crash and is kept by [`SetWriter::resume`]. Only [`SetWriter::finish`] makes a set: it writes the
 //! signed directory last. All tasks run on the caller's `LocalSet`.
 
+mod behind;
 mod core;
 mod finish;
 mod lane;

@@ -1,7 +1,6 @@
 //! One segment file while it is being written: frames are appended in order, then the index and the
 //! trailer, then all is made durable.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk::{File, OpenMode};
 use grain::GrainSet;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use super::behind::{FileHash, FileWrites, joined};
 use super::core::Core;
 use crate::directory::SegmentFacts;
 use crate::error::MediaError;
@@ -26,9 +26,6 @@ use crate::{names, runs};
 /// finds little left to do.
 const SYNC_STEP_BYTES: u64 = 32 << 20;
 
-/// Writes that may be under way at the same time: enough that the file system is never without one.
-const WRITES_AHEAD: usize = 4;
-
 /// A segment under way.
 pub(super) struct OpenSegment {
     core: Rc<Core>,
@@ -41,7 +38,7 @@ pub(super) struct OpenSegment {
     pub(super) marker: [u8; 8],
     /// Bytes handed to the file.
     end: u64,
-    writes: VecDeque<JoinHandle<std::io::Result<()>>>,
+    writes: FileWrites,
     hash: FileHash,
     entries: Vec<IndexEntry>,
     grains: GrainSet,
@@ -81,6 +78,7 @@ impl OpenSegment {
         let file = core.ctx.storage.open(&path, OpenMode::CreateNew).await.map_err(io)?;
         file.write_at(0, Bytes::copy_from_slice(&header)).await.map_err(io)?;
         let hash = FileHash::start(core.ctx.clone(), &header);
+        let writes = FileWrites::start(core.clone(), file.clone(), medium);
         let sealer = Sealer::new(core.key.as_ref(), core.set, FileRole::Segment(number), &salt);
         Ok(OpenSegment {
             core,
@@ -92,7 +90,7 @@ impl OpenSegment {
             sealer: Arc::new(sealer),
             marker: frame_marker(&salt),
             end: HEADER_BYTES as u64,
-            writes: VecDeque::new(),
+            writes,
             hash,
             entries: Vec::new(),
             grains: GrainSet::new(),
@@ -141,29 +139,16 @@ impl OpenSegment {
         bytes: Bytes,
         memory: Option<OwnedSemaphorePermit>,
     ) -> Result<(), MediaError> {
-        if self.writes.len() >= WRITES_AHEAD {
-            self.wait_for_write().await?;
-        }
-        let (offset, len) = (self.end, bytes.len() as u64);
-        self.end += len;
+        let offset = self.end;
+        self.end += bytes.len() as u64;
         let memory = Rc::new(memory);
         self.hash.push(bytes.clone(), memory.clone());
-        let (core, file, medium) = (self.core.clone(), self.file.clone(), self.medium);
-        self.writes.push_back(tokio::task::spawn_local(async move {
-            file.write_at(offset, bytes).await?;
-            drop(memory);
-            let mut counters = core.counters.borrow_mut();
-            if let Some(written) = counters.medium_bytes.get_mut(usize::from(medium) - 1) {
-                *written += len;
-            }
-            Ok(())
-        }));
+        self.writes.push(offset, bytes, memory);
+        if self.writes.has_failed() {
+            let outcome = self.writes.finish().await;
+            return outcome.map_err(MediaError::io(&self.path, "writing a segment"));
+        }
         self.sync_beside().await
-    }
-
-    async fn wait_for_write(&mut self) -> Result<(), MediaError> {
-        let Some(oldest) = self.writes.pop_front() else { return Ok(()) };
-        joined(oldest).await.map_err(MediaError::io(&self.path, "writing a segment"))
     }
 
     /// Starts a sync from time to time, and hears of its failure.
@@ -205,9 +190,8 @@ impl OpenSegment {
         let mut tail = frame;
         tail.extend_from_slice(&trailer);
         self.write(tail.into(), None).await?;
-        while !self.writes.is_empty() {
-            self.wait_for_write().await?;
-        }
+        let io = |e| MediaError::io(&self.path, "writing a segment")(e);
+        self.writes.finish().await.map_err(io)?;
         let file_hash = self.hash.finish().await;
         let io = |e| MediaError::io(&self.path, "syncing a segment")(e);
         if let Some(running) = self.syncing.take() {
@@ -242,68 +226,5 @@ impl Drop for OpenSegment {
         if let Some(running) = self.syncing.take() {
             running.abort();
         }
-        self.writes.iter().for_each(|write| write.abort());
     }
-}
-
-/// The hash over a file, carried on in the pool behind the writes, in as few jobs as it takes.
-struct FileHash {
-    queue: Option<mpsc::UnboundedSender<Hashed>>,
-    task: JoinHandle<blake3::Hasher>,
-}
-
-/// Bytes to hash, with the memory that they hold on to.
-type Hashed = (Bytes, Rc<Option<OwnedSemaphorePermit>>);
-
-impl FileHash {
-    fn start(ctx: disk::Context, header: &[u8]) -> FileHash {
-        let (queue, mut pieces) = mpsc::unbounded_channel::<Hashed>();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(header);
-        let task = tokio::task::spawn_local(async move {
-            let mut batch = Vec::new();
-            while pieces.recv_many(&mut batch, 64).await > 0 {
-                let bytes: Vec<Bytes> = batch.iter().map(|(bytes, _)| bytes.clone()).collect();
-                let job = move || {
-                    bytes.iter().for_each(|bytes| {
-                        hasher.update(bytes);
-                    });
-                    hasher
-                };
-                hasher = ctx.offload(job).await;
-                batch.clear();
-            }
-            hasher
-        });
-        FileHash { queue: Some(queue), task }
-    }
-
-    fn push(&mut self, bytes: Bytes, memory: Rc<Option<OwnedSemaphorePermit>>) {
-        if let Some(queue) = &self.queue {
-            // The task ends only after the queue: nothing can be lost here.
-            drop(queue.send((bytes, memory)));
-        }
-    }
-
-    /// The hash over all that was pushed.
-    async fn finish(&mut self) -> [u8; 32] {
-        self.queue = None;
-        match (&mut self.task).await {
-            Ok(hasher) => *hasher.finalize().as_bytes(),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // Aborted only by the drop of the segment, which nobody then waits for.
-            Err(_) => [0; 32],
-        }
-    }
-}
-
-impl Drop for FileHash {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The result of a task of ours; one that was aborted counts as interrupted.
-async fn joined(task: JoinHandle<std::io::Result<()>>) -> std::io::Result<()> {
-    task.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
 }
