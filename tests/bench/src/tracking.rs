@@ -5,6 +5,8 @@
 //! now and then a new region, whose record is synced before the write. *Warm* ones go where the bits stand.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::contest::{Case, OURS, Unit};
 use crate::fio::{self, Pattern, Target};
@@ -119,19 +121,24 @@ fn beside_a_dump(options: &Options) -> Result<Case, String> {
         if index == 1 {
             return requests(&pair.socket(), pattern, options.turn_seconds);
         }
-        let mut dump = pair.dump(&target).spawn().map_err(|e| format!("dump: {e}"))?;
-        // The cut and the first records; then the rest of the dump is longer than the turn.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        let measured = requests(&pair.socket(), pattern, options.turn_seconds.min(2));
-        let was_running = matches!(dump.try_wait(), Ok(None));
-        let ended = dump.wait().map_err(|e| format!("dump: {e}"))?;
-        if !ended.success() {
-            return Err(format!("the dump ended with {ended}"));
-        }
-        std::fs::remove_dir_all(&target).map_err(|e| format!("target: {e}"))?;
-        if !was_running {
-            return Err("the dump was over before the turn was: take a larger --volume-mib".into());
-        }
-        measured
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let dumps = scope.spawn(|| dump_again_and_again(&pair, &target, &over));
+            // The first cut and the first records.
+            std::thread::sleep(Duration::from_millis(300));
+            let measured = requests(&pair.socket(), pattern, options.turn_seconds);
+            over.store(true, Ordering::Relaxed);
+            dumps.join().map_err(|_| "the dumps panicked".to_owned())??;
+            measured
+        })
     })
+}
+
+/// One dump after the other until `over`; the last one is finished.
+fn dump_again_and_again(pair: &Pair, target: &Path, over: &AtomicBool) -> Result<(), String> {
+    while !over.load(Ordering::Relaxed) {
+        process::run(&mut pair.dump(target))?;
+        std::fs::remove_dir_all(target).map_err(|e| format!("target: {e}"))?;
+    }
+    Ok(())
 }
