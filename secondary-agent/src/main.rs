@@ -9,7 +9,7 @@ use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
 use site::{Exit, Problem};
 
-/// Why not the system's: `docs/decisions/0091-mimalloc.md`.
+/// Why not the system's: `docs/decisions/0092-mimalloc.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
