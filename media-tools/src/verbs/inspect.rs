@@ -46,6 +46,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             }
             row("grain", human_bytes(facts.geometry.grain.bytes()));
             row("grains", format!("{}, {} of them not zero", facts.grains, facts.data_grains));
+            row("fingerprint", facts.fingerprint.to_string());
             match facts.fuzzy_end {
                 Some(cut) => row("fuzzy", format!("consistent only from the cut {cut} on")),
                 None => row("point in time", "exactly the cut".to_owned()),
@@ -57,6 +58,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             json["cut"] = json!(facts.cut.cut);
             json["grains"] = json!(facts.grains);
             json["data_grains"] = json!(facts.data_grains);
+            json["fingerprint"] = json!(facts.fingerprint);
             json["fuzzy"] = json!(facts.fuzzy_end.is_some());
             json["segments"] = json!(segments.len());
         }

@@ -127,6 +127,9 @@ fn report(verb: &Context, answer: &LoadAnswer) -> Result<(), Problem> {
             answer.media
         ));
     }
+    if let Some(fingerprint) = &answer.fingerprint {
+        verb.printer.note(&format!("the volumes read back as the set: fingerprint {fingerprint}"));
+    }
     if answer.fuzzy {
         verb.printer.note("the set is fuzzy: no consistent image before the first catch-up");
     }

@@ -60,6 +60,16 @@ pub fn of_replication(e: &replication::Error) -> Problem {
                          grains and pulls what differs.",
                 );
         }
+        E::SeedFingerprint(_) => {
+            return Problem::new("fingerprint", e.to_string(), Exit::FINGERPRINT)
+                .safe(
+                    "The media and the source were only read; this replica counts as inconsistent.",
+                )
+                .todo(
+                    "Look at the disk under the volumes and at who else opens them, then run \
+                         `secondary-agent serve NAME --compare`, which pulls what differs.",
+                );
+        }
         E::Volume { .. } => (
             "volume",
             "Nothing was written.",

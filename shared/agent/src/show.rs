@@ -74,6 +74,21 @@ pub fn status(printer: &Printer, status: &Status) {
         for medium in &set.media {
             row("", medium.clone());
         }
+        match (&set.fingerprint, &set.loaded_fingerprint) {
+            (Some(signed), Some(found)) if signed == found => {
+                row("fingerprint", format!("{signed}, as loaded"));
+            }
+            (Some(signed), Some(found)) => {
+                row("fingerprint", format!("{signed} signed, {found} LOADED"));
+            }
+            (Some(signed), None) => row("fingerprint", signed.clone()),
+            _ => {}
+        }
+    }
+    if let Some(taken) = &status.generation {
+        let when = age(status.unix_ms.max(taken.unix_ms), taken.unix_ms);
+        let cut = &taken.cut;
+        row("fingerprint", format!("{} of the cut {cut}, taken {when}", taken.fingerprint));
     }
     for layer in &status.layers {
         row("layer", format!("{} grains, kept for {}", layer.grains, layer.kept_for));

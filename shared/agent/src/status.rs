@@ -48,6 +48,8 @@ pub struct Status {
     pub sets: Vec<SetStatus>,
     /// What has been proven of a replica.
     pub proof: Option<ProofStatus>,
+    /// The newest fingerprint taken at a committed cut of a replica.
+    pub generation: Option<GenerationStatus>,
     /// Bytes that a power cut now would make suspected.
     pub crash_excess_bytes: u64,
     /// Longest time, in microseconds, that a cut kept writers waiting.
@@ -180,6 +182,10 @@ pub struct SetStatus {
     pub bytes: u64,
     /// When it was begun.
     pub unix_ms: u64,
+    /// The fingerprint of what is on the media.
+    pub fingerprint: Option<String>,
+    /// That of what was loaded from them, once all of it was.
+    pub loaded_fingerprint: Option<String>,
 }
 
 /// What has been proven.
@@ -191,6 +197,17 @@ pub struct ProofStatus {
     pub samples: u64,
     /// When.
     pub unix_ms: Option<u64>,
+}
+
+/// A fingerprint of the volumes at a committed cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// The cut.
+    pub cut: String,
+    /// When it was taken, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The fingerprint.
+    pub fingerprint: String,
 }
 
 /// Something that happened.

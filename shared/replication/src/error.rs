@@ -57,6 +57,9 @@ pub enum Error {
     /// The sampled fingerprint differs.
     #[error("fingerprint mismatch: {0}")]
     Fingerprint(String),
+    /// What was loaded reads back as something else than the source signed.
+    #[error("fingerprint mismatch: {0}")]
+    SeedFingerprint(String),
     /// A volume is not what it was: other size, other content behind our back.
     #[error("volume {alias}: {detail}")]
     Volume {
@@ -108,7 +111,9 @@ impl Error {
             Error::Peer(_) => ErrorClass::Peer,
             Error::Journal(e) => e.class(),
             Error::Media(e) => e.class(),
-            Error::Refused { .. } | Error::Fingerprint(_) => ErrorClass::Operator,
+            Error::Refused { .. } | Error::Fingerprint(_) | Error::SeedFingerprint(_) => {
+                ErrorClass::Operator
+            }
         }
     }
 }

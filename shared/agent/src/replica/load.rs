@@ -44,6 +44,8 @@ pub struct LoadAnswer {
     pub media_here: Vec<u16>,
     /// How many media the set has.
     pub media: u16,
+    /// The fingerprint of what was loaded, equal to that of the set; none while some of it is missing.
+    pub fingerprint: Option<String>,
     /// No consistent image before the first catch-up.
     pub fuzzy: bool,
 }
@@ -59,6 +61,7 @@ impl From<LoadReport> for LoadAnswer {
             waiting_grains: report.waiting_grains,
             media_here: report.media.0,
             media: report.media.1,
+            fingerprint: report.fingerprint.map(|f| f.to_string()),
             fuzzy: report.fuzzy,
         }
     }

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use grain::GrainSet;
 use replication::replica::Condition;
-use replication::state::ReplicaState;
+use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
 use site::control::Snapshot;
 use tokio::task::JoinHandle;
 
 use super::ReplicaAgent;
-use crate::status::{Amount, PeerStatus, Progress, ProofStatus, SetStatus, Status, of_state};
+use crate::status::{
+    Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, of_state,
+};
 use crate::verdict::explain;
 
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
@@ -62,12 +64,17 @@ impl ReplicaAgent {
             samples: replica.proof.samples,
             unix_ms: replica.proof.unix_ms,
         });
+        status.generation = replica.generation.map(|taken| GenerationStatus {
+            cut: taken.cut.to_string(),
+            unix_ms: taken.unix_ms,
+            fingerprint: taken.fingerprint.to_string(),
+        });
         status.job = self.load_status();
         status.events = self.events.all();
         status
     }
 
-    fn seed(&self, seed: &replication::state::SeedRecord, replica: &ReplicaState) -> SetStatus {
+    fn seed(&self, seed: &SeedRecord, replica: &ReplicaState) -> SetStatus {
         let whole = replica.unloaded.is_none() || self.replica.unloaded().is_empty();
         SetStatus {
             set: seed.set.to_string(),
@@ -82,6 +89,8 @@ impl ReplicaAgent {
             fuzzy: replica.fuzzy_end.is_some(),
             bytes: 0,
             unix_ms: 0,
+            fingerprint: Some(seed.fingerprint.to_string()),
+            loaded_fingerprint: seed.loaded_fingerprint.map(|f| f.to_string()),
         }
     }
 
@@ -129,6 +138,10 @@ fn explanation(condition: Condition, replica: &ReplicaState) -> &'static str {
     match condition {
         Condition::Empty => "nothing was loaded yet: load a media set, or compare with the source",
         Condition::Loading => "waits for media that were not loaded yet",
+        Condition::Inconsistent if replica.seed.as_ref().is_some_and(SeedRecord::differs) => {
+            "what was loaded reads back as something else than the source signed: see to the disk, \
+             then `serve --compare`"
+        }
         Condition::Inconsistent if replica.fuzzy_end.is_some() => {
             "a fuzzy seed: a usable image only after the first catch-up"
         }

@@ -225,6 +225,7 @@ impl SourceAgent {
                     "set": end.summary.set.to_string(),
                     "cut": end.cut.to_string(),
                     "fuzzy": end.fuzzy_end.is_some(),
+                    "fingerprint": end.summary.fingerprint.to_string(),
                     "grains": end.summary.grains,
                     "data_grains": end.summary.data_grains,
                     "segments": end.summary.segments,

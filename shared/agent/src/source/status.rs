@@ -152,6 +152,8 @@ fn sets(s: &State) -> Vec<SetStatus> {
         fuzzy: set.end.is_some(),
         bytes: set.media_bytes,
         unix_ms: set.unix_ms,
+        fingerprint: set.fingerprint.map(|f| f.to_string()),
+        loaded_fingerprint: None,
     };
     s.sets.iter().map(one).collect()
 }

@@ -178,6 +178,7 @@ impl DumpJob {
                     record.stage = SetStage::Finished;
                     record.end = end.fuzzy_end;
                     record.root_digest = Some(hex(&end.summary.root_digest));
+                    record.fingerprint = Some(end.summary.fingerprint);
                     record.media_bytes = end.summary.medium_bytes.iter().sum();
                 })
                 .await?;

@@ -97,6 +97,10 @@ impl Replica {
             replica.damaged = None;
             replica.unloaded = None;
             replica.fuzzy_end = None;
+            if let Some(seed) = replica.seed.as_mut().filter(|seed| seed.differs()) {
+                // Only a comparison of everything gets here.
+                seed.loaded_fingerprint = None;
+            }
             replica.commit_number = number;
             replica.committed_unix_ms = Some(body.unix_ms);
             s.lineage = body.lineage;

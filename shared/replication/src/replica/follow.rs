@@ -29,6 +29,8 @@ pub struct FollowSettings {
     pub pull_unloaded: bool,
     /// Time between cycles once in step.
     pub interval: Duration,
+    /// Time between fingerprints of commits while following.
+    pub fingerprint_every: Duration,
     /// Samples compared at the first attach after a start or load.
     pub samples: u32,
     /// Bytes written at the source since the last commit that still count as in step.
@@ -44,6 +46,7 @@ impl Default for FollowSettings {
             compare: false,
             pull_unloaded: false,
             interval: Duration::from_secs(10),
+            fingerprint_every: Duration::from_secs(3600),
             samples: 1000,
             in_step_bytes: 16 << 20,
             max_rounds: 64,
@@ -138,6 +141,9 @@ impl Following<'_> {
             rounds += 1;
             let in_step = settled.remaining_bytes <= self.settings.in_step_bytes;
             self.replica.in_step.set(in_step);
+            if in_step {
+                self.take_generation().await;
+            }
             if in_step && self.settings.once {
                 return Ok(FollowEnd::InStep(settled.cut));
             }
@@ -154,6 +160,21 @@ impl Following<'_> {
         }
     }
 
+    /// In step, and so with time for it: the fingerprint of the commit, at once or at intervals. That
+    /// it cannot be had ends nothing.
+    async fn take_generation(&self) {
+        let now = tokio::time::Instant::now();
+        let taken = self.replica.generation_taken.get();
+        let due = taken.is_none_or(|at| now - at >= self.settings.fingerprint_every);
+        if !self.settings.once && !due {
+            return;
+        }
+        self.replica.generation_taken.set(Some(now));
+        if let Err(error) = self.replica.take_generation().await {
+            tracing::warn!(%error, "no fingerprint of this commit");
+        }
+    }
+
     /// Whether the verdict lets this side pull, and what.
     fn admissible(&self) -> Result<Want> {
         let refused =
@@ -167,6 +188,9 @@ impl Following<'_> {
                 "{waiting} grains are on media that were not loaded yet; load them, or give up \
                  waiting with --pull-unloaded"
             )));
+        }
+        if !self.settings.compare {
+            self.replica.trusted_seed()?;
         }
         let loses_here = match self.verdict.overwrite {
             Overwrite::ByItself { .. } => true,

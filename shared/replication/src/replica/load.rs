@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use grain::fingerprint::Fingerprint;
 use grain::{Content, GrainData, GrainSet, Lineage, Run, SetId};
 use media::{Damage, KeySource, SegmentEvent, SetView};
 use wire::Identity;
@@ -56,6 +57,9 @@ pub struct LoadReport {
     pub waiting_grains: u64,
     /// Numbers of the media that were here, and how many the set has.
     pub media: (Vec<u16>, u16),
+    /// The fingerprint of what stands in the volumes, equal to that of the set; none while some of the
+    /// set is missing.
+    pub fingerprint: Option<Fingerprint>,
     /// True when the set is fuzzy: no consistent image before the first catch-up.
     pub fuzzy: bool,
 }
@@ -85,7 +89,8 @@ impl Replica {
             .map_err(|e: wire::Error| Error::State(format!("the source's identity: {e}")))?;
         let view = SetView::open(&self.ctx, &request.dirs, &request.keys, Some(&source)).await?;
         if !self.begin_load(&view).await? {
-            return Ok(self.already(&view));
+            let fingerprint = self.check_seed(&view).await?;
+            return Ok(LoadReport { fingerprint, ..self.already(&view) });
         }
         let before = self.unloaded.set();
         let mut here = view.listed();
@@ -107,6 +112,7 @@ impl Replica {
         drop(loading);
         let lost = self.settle_load(&view, here).await?;
         self.check_due.set(true);
+        let fingerprint = self.check_seed(&view).await?;
         Ok(LoadReport {
             set: view.signed().set(),
             loaded_grains: written,
@@ -115,6 +121,7 @@ impl Replica {
             damaged_grains: lost,
             waiting_grains: self.unloaded.len(),
             media: media_of(&view),
+            fingerprint,
             fuzzy: view.facts().fuzzy_end.is_some(),
         })
     }
@@ -129,6 +136,7 @@ impl Replica {
             damaged_grains: 0,
             waiting_grains: 0,
             media: media_of(view),
+            fingerprint: None,
             fuzzy: view.facts().fuzzy_end.is_some(),
         }
     }
@@ -188,7 +196,8 @@ impl Replica {
             cut: facts.cut.cut,
             loaded: Vec::new(),
             media: u32::from(media_of(view).1),
-            fingerprint: facts.fingerprint.as_ref().map(|f| f.value),
+            fingerprint: facts.fingerprint,
+            loaded_fingerprint: None,
         };
         self.store
             .update(|s| {

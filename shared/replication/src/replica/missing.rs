@@ -53,6 +53,11 @@ impl MissingMap {
         self.handle().map_or(0, |map| map.with_set(GrainSet::len))
     }
 
+    pub(super) fn intersects(&self, set: &GrainSet) -> bool {
+        self.handle()
+            .is_some_and(|map| map.with_set(|mine| set.runs().any(|run| mine.intersects(run))))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -10,6 +10,7 @@ mod commit;
 mod facts;
 mod follow;
 mod gather;
+mod generation;
 mod load;
 mod missing;
 mod pull;
@@ -25,7 +26,7 @@ use grain::{CutId, GrainSet};
 use journal::Journal;
 use tokio::sync::Mutex;
 
-use crate::state::StateStore;
+use crate::state::{SeedRecord, StateStore};
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
 
@@ -100,6 +101,8 @@ pub struct Replica {
     progress: Rc<PullProgress>,
     /// The next attach compares samples.
     check_due: Cell<bool>,
+    /// When the fingerprint of a commit was last taken in this run.
+    generation_taken: Cell<Option<tokio::time::Instant>>,
 }
 
 impl Replica {
@@ -145,17 +148,19 @@ impl Replica {
 
     /// The state shown.
     pub fn condition(&self) -> Condition {
-        let (empty, direct, fuzzy) = self.store.with(|s| {
+        let (empty, direct, fuzzy, differs) = self.store.with(|s| {
             let replica = s.replica.as_ref();
             let direct = replica.and_then(|r| r.pull.as_ref()).is_some_and(|p| p.direct);
             let fuzzy = replica.and_then(|r| r.fuzzy_end).is_some();
-            (s.lineage.head().is_none(), direct, fuzzy)
+            let seed = replica.and_then(|r| r.seed.as_ref());
+            let differs = seed.is_some_and(SeedRecord::differs);
+            (s.lineage.head().is_none(), direct, fuzzy, differs)
         });
         if empty {
             Condition::Empty
         } else if !self.unloaded.is_empty() {
             Condition::Loading
-        } else if direct || fuzzy || !self.damaged.is_empty() {
+        } else if direct || fuzzy || differs || !self.damaged.is_empty() {
             Condition::Inconsistent
         } else if self.in_step.get() {
             Condition::Current

@@ -9,6 +9,7 @@ mod chaos;
 mod compare;
 mod faults;
 mod hostile;
+mod media;
 mod oracle;
 mod refusals;
 mod rig;
