@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grain::attach::{Means, Overwrite, Role, Rule, Side, Verdict};
 use grain::lineage::{Holding, layers_used};
-use grain::{CutId, CutReason, GrainSet, Layer};
+use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
 
 use super::Replica;
 use super::gather::Gather;
@@ -232,12 +232,12 @@ impl Following<'_> {
         let checked = Message::Checked { compared, different: different.clone() };
         self.connection.send(&checked).await?;
         if let Some((volume, grain)) = different.first() {
-            let bytes = self.replica.volumes().geometry().grain.bytes();
+            let run = Run { volume: VolumeId(*volume), first: *grain, count: 1 };
             return Err(Error::Fingerprint(format!(
-                "{} of {compared} samples differ, the first at byte {} of volume {volume}; \
-                 nothing was written. `serve --compare` finds and pulls what differs",
+                "{} of {compared} samples differ, the first at {}; nothing was written. \
+                 `serve --compare` finds and pulls what differs",
                 different.len(),
-                grain * bytes
+                self.replica.volumes().place(run)
             )));
         }
         let now = self.replica.context().unix_ms();

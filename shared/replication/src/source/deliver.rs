@@ -105,8 +105,7 @@ impl Delivery {
     }
 
     fn check_run(&self, run: Run) -> Result<()> {
-        let grains = self.inner.volumes.geometry().grains(run.volume);
-        if run.count == 0 || run.first >= grains || run.count > grains - run.first {
+        if !self.inner.volumes.holds(run) {
             return Err(Error::Peer(format!("{run:?} lies outside the volumes")));
         }
         Ok(())

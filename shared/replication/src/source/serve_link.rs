@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use grain::attach::{Facts, Means, Overwrite, Role, Rule, Side, Verdict};
-use grain::{CutId, CutReason, SessionId};
+use grain::{CutId, CutReason, Run, SessionId, VolumeId};
 
 use super::Source;
 use super::agree::{Agreed, Claims};
@@ -184,8 +184,10 @@ impl ServedSession<'_> {
             tracing::info!(compared, "fingerprint samples agree");
             return Ok(());
         }
-        let places = different.iter().take(4).map(|(v, g)| format!("volume {v} grain {g}"));
-        let places = places.collect::<Vec<_>>().join(", ");
+        let volumes = self.source.volumes();
+        let run = |(v, g): &(u16, u64)| Run { volume: VolumeId(*v), first: *g, count: 1 };
+        let known = different.iter().map(run).filter(|run| volumes.holds(*run));
+        let places = known.take(4).map(|run| volumes.place(run)).collect::<Vec<_>>().join(", ");
         Err(Error::Fingerprint(format!(
             "{} of {compared} samples differ: {places}",
             different.len()
