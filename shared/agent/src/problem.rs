@@ -60,6 +60,15 @@ pub fn of_replication(e: &replication::Error) -> Problem {
                          grains and pulls what differs.",
                 );
         }
+        E::Unreadable(_) => {
+            return Problem::new("unreadable", e.to_string(), Exit::UNREADABLE)
+                .safe("What has arrived is kept. Nothing was filled in for what is missing.")
+                .todo(
+                    "See to the disk of the source, or have the application write these places anew. A \
+                         consistent replica goes on without them by `serve --accept-unreadable`, and is \
+                         inconsistent until they come.",
+                );
+        }
         E::SeedFingerprint(_) => {
             return Problem::new("fingerprint", e.to_string(), Exit::FINGERPRINT)
                 .safe(
@@ -126,9 +135,10 @@ pub fn of_wire(e: &wire::Error) -> Problem {
              identity` prints there with the one of the ticket before anything else: somebody may \
              be in between, or the primary was set up anew.",
         ),
-        wire::Error::Unreachable { .. } => {
-            ("unreachable", "Check that `primary-agent serve NAME --listen` runs there, and the way to it.")
-        }
+        wire::Error::Unreachable { .. } => (
+            "unreachable",
+            "Check that `primary-agent serve NAME --listen` runs there, and the way to it.",
+        ),
         _ => ("link", ""),
     };
     Problem::of_class(code, e.to_string(), e.class()).safe("No data was moved.").todo(todo)

@@ -44,6 +44,10 @@ pub fn status(printer: &Printer, status: &Status) {
     if status.not_loaded.grains > 0 {
         row("not loaded yet", amount(status.not_loaded));
     }
+    if status.unreadable.grains > 0 {
+        let places = status.unreadable_places.join(", ");
+        row("unreadable at the source", format!("{}: {places}", amount(status.unreadable)));
+    }
     for p in &status.peers {
         row("peer", peer(p, status.unix_ms));
     }
@@ -70,7 +74,11 @@ pub fn status(printer: &Printer, status: &Status) {
     }
     for set in &status.sets {
         let fuzzy = if set.fuzzy { ", fuzzy" } else { "" };
-        row("media set", format!("{} {}{fuzzy}", set.set, set.stage));
+        let lacks = match set.unreadable_grains {
+            0 => String::new(),
+            grains => format!(", {grains} grains could not be read"),
+        };
+        row("media set", format!("{} {}{fuzzy}{lacks}", set.set, set.stage));
         for medium in &set.media {
             row("", medium.clone());
         }
@@ -92,6 +100,9 @@ pub fn status(printer: &Printer, status: &Status) {
     }
     for layer in &status.layers {
         row("layer", format!("{} grains, kept for {}", layer.grains, layer.kept_for));
+    }
+    for what in &status.not_known {
+        row("not known", what.clone());
     }
     if status.crash_excess_bytes > 0 {
         let excess = human_bytes(status.crash_excess_bytes);

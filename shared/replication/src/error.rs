@@ -60,6 +60,9 @@ pub enum Error {
     /// What was loaded reads back as something else than the source signed.
     #[error("fingerprint mismatch: {0}")]
     SeedFingerprint(String),
+    /// The source's disk does not give grains that this replica needs.
+    #[error("{0}")]
+    Unreadable(String),
     /// A volume is not what it was: other size, other content behind our back.
     #[error("volume {alias}: {detail}")]
     Volume {
@@ -111,9 +114,10 @@ impl Error {
             Error::Peer(_) => ErrorClass::Peer,
             Error::Journal(e) => e.class(),
             Error::Media(e) => e.class(),
-            Error::Refused { .. } | Error::Fingerprint(_) | Error::SeedFingerprint(_) => {
-                ErrorClass::Operator
-            }
+            Error::Refused { .. }
+            | Error::Fingerprint(_)
+            | Error::SeedFingerprint(_)
+            | Error::Unreadable(_) => ErrorClass::Operator,
         }
     }
 }

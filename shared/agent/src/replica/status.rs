@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 
 use super::ReplicaAgent;
 use crate::status::{
-    Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, of_state,
+    Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, amount_of,
+    of_state,
 };
 use crate::verdict::explain;
 
@@ -33,8 +34,7 @@ impl ReplicaAgent {
     }
 
     fn amount(&self, set: &GrainSet) -> Amount {
-        let bytes = set.bytes(self.replica.volumes().geometry());
-        Amount { grains: set.len(), bytes }
+        amount_of(set, self.replica.volumes().geometry())
     }
 
     pub(super) fn status_value(&self) -> Value {
@@ -55,6 +55,7 @@ impl ReplicaAgent {
         status.dirty = Amount { grains: dirty.div_ceil(grain), bytes: dirty };
         status.damaged = self.amount(&self.replica.damaged());
         status.not_loaded = self.amount(&self.replica.unloaded());
+        status.note_unreadable(&self.replica.unreadable(), self.replica.volumes().geometry());
         status.peers = vec![self.peer(&replica)];
         status.sets = replica.seed.iter().map(|seed| self.seed(seed, &replica)).collect();
         let total = self.replica.volumes().geometry().total_grains().max(1);
@@ -88,6 +89,7 @@ impl ReplicaAgent {
                 .collect(),
             fuzzy: replica.fuzzy_end.is_some(),
             bytes: 0,
+            unreadable_grains: 0,
             unix_ms: 0,
             fingerprint: Some(seed.fingerprint.to_string()),
             loaded_fingerprint: seed.loaded_fingerprint.map(|f| f.to_string()),
@@ -144,6 +146,14 @@ fn explanation(condition: Condition, replica: &ReplicaState) -> &'static str {
         }
         Condition::Inconsistent if replica.fuzzy_end.is_some() => {
             "a fuzzy seed: a usable image only after the first catch-up"
+        }
+        Condition::Inconsistent if !replica.unreadable.is_empty() => {
+            "the source cannot read some grains, which are missing here until it can or they are \
+             written anew"
+        }
+        Condition::Consistent if !replica.unreadable.is_empty() => {
+            "exactly the source at the cut shown, and not further: the source cannot read some grains; \
+             `serve --accept-unreadable` goes on without them"
         }
         Condition::Inconsistent => "no usable point in time until the catch-up is committed",
         Condition::Consistent => "exactly the source at the cut shown",

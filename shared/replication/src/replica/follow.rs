@@ -25,6 +25,9 @@ pub struct FollowSettings {
     pub once: bool,
     /// Compare digests of all grains first.
     pub compare: bool,
+    /// A consistent replica goes on without what the source cannot read, and is inconsistent until it
+    /// can.
+    pub accept_unreadable: bool,
     /// Pull what is on media that were not loaded yet.
     pub pull_unloaded: bool,
     /// Time between cycles once in step.
@@ -45,6 +48,7 @@ impl Default for FollowSettings {
             once: false,
             compare: false,
             pull_unloaded: false,
+            accept_unreadable: false,
             interval: Duration::from_secs(10),
             fingerprint_every: Duration::from_secs(3600),
             samples: 1000,
@@ -82,6 +86,7 @@ pub async fn follow(
             replica.distrust_pull().await?;
         }
         Err(Error::State(text)) => connection.refuse("state", text).await,
+        Err(Error::Unreadable(text)) => connection.refuse("unreadable", text).await,
         _ => connection.close(),
     }
     replica.in_step.set(false);
@@ -139,12 +144,14 @@ impl Following<'_> {
             let settled = self.round(want, inbox).await?;
             want = Want::Delta;
             rounds += 1;
-            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes;
+            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes
+                && self.replica.lacks_only_unreadable();
             self.replica.in_step.set(in_step);
             if in_step {
                 self.take_generation().await;
             }
             if in_step && self.settings.once {
+                self.whole()?;
                 return Ok(FollowEnd::InStep(settled.cut));
             }
             if in_step {
@@ -158,6 +165,18 @@ impl Following<'_> {
                 )));
             }
         }
+    }
+
+    /// Whether nothing is missing that the source could not read.
+    fn whole(&self) -> Result<()> {
+        let missing = self.replica.unreadable();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unreadable(format!(
+            "everything has arrived but what the source cannot read: {}",
+            self.replica.places(&missing)
+        )))
     }
 
     /// In step, and so with time for it: the fingerprint of the commit, at once or at intervals. That
@@ -284,7 +303,7 @@ impl Following<'_> {
                 self.replica.begin_pull(announced).await?;
                 let gather = Gather::new(self.replica, self.connection.clone(), suspected);
                 gather.run(inbox).await?;
-                let cut = self.replica.commit_pull().await?;
+                let cut = self.replica.commit_pull(self.settings.accept_unreadable).await?;
                 // Of the next round: nothing that this side keeps is needed before this cut.
                 self.theirs.lineage = known;
                 self.theirs.layers.clear();

@@ -55,6 +55,8 @@ pub struct LoadReport {
     pub damaged_grains: u64,
     /// Grains that wait for media not given.
     pub waiting_grains: u64,
+    /// Grains that the source could not read: they are on no medium.
+    pub unreadable_grains: u64,
     /// Numbers of the media that were here, and how many the set has.
     pub media: (Vec<u16>, u16),
     /// The fingerprint of what stands in the volumes, equal to that of the set; none while some of the
@@ -120,6 +122,7 @@ impl Replica {
             damage: damage.iter().map(ToString::to_string).collect(),
             damaged_grains: lost,
             waiting_grains: self.unloaded.len(),
+            unreadable_grains: unreadable_of(&view).len(),
             media: media_of(&view),
             fingerprint,
             fuzzy: view.facts().fuzzy_end.is_some(),
@@ -135,6 +138,7 @@ impl Replica {
             damage: Vec::new(),
             damaged_grains: 0,
             waiting_grains: 0,
+            unreadable_grains: unreadable_of(view).len(),
             media: media_of(view),
             fingerprint: None,
             fuzzy: view.facts().fuzzy_end.is_some(),
@@ -190,6 +194,7 @@ impl Replica {
         let mut unlisted = GrainSet::full(self.volumes.geometry());
         unlisted.subtract(&listed);
         let damaged = self.damaged.add(&self.pool, &unlisted).await?;
+        let unreadable = unreadable_of(view).runs().collect();
         let unloaded = self.unloaded.add(&self.pool, &listed).await?;
         let seed = SeedRecord {
             set,
@@ -205,6 +210,7 @@ impl Replica {
                 if let Some(replica) = &mut s.replica {
                     replica.damaged = damaged;
                     replica.unloaded = unloaded;
+                    replica.unreadable = unreadable;
                     replica.fuzzy_end = facts.fuzzy_end;
                     replica.committed_unix_ms = Some(facts.cut.unix_ms);
                     replica.seed = Some(seed);
@@ -349,6 +355,11 @@ impl Loading<'_> {
             })
             .await
     }
+}
+
+/// What the source could not read. The directory was checked when it was opened.
+fn unreadable_of(view: &SetView) -> GrainSet {
+    view.facts().unreadable().unwrap_or_default()
 }
 
 /// Numbers of the media that are here, and how many the set has.

@@ -81,6 +81,26 @@ impl MissingMap {
         Ok(self.at())
     }
 
+    /// A map with these grains, durable, that is not in use yet.
+    pub(super) async fn make(
+        pool: &MapPool,
+        set: &GrainSet,
+    ) -> Result<Option<(LayerRef, MapFile)>> {
+        if set.is_empty() {
+            return Ok(None);
+        }
+        let (at, map) = pool.create(MapKind::Missing).await?;
+        map.union_with(set);
+        map.sync().await?;
+        Ok(Some((at, map)))
+    }
+
+    /// Puts what [`MissingMap::make`] made in the place of the map that there was. Gives the file of the
+    /// old one, to be freed by the record that forgets it.
+    pub(super) fn put(&self, made: Option<(LayerRef, MapFile)>) -> Option<LayerRef> {
+        self.map.replace(made).map(|(at, _)| at)
+    }
+
     /// Strikes grains that are in the base, synced.
     pub(super) async fn strike(&self, runs: impl IntoIterator<Item = Run>) -> Result<()> {
         let Some(map) = self.handle() else { return Ok(()) };

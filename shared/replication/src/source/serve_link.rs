@@ -3,12 +3,12 @@
 //! The replica leads; this side answers. A session ends with an error that says why, and leaves
 //! nothing behind but what was acknowledged.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use grain::attach::{Facts, Means, Overwrite, Role, Rule, Side, Verdict};
-use grain::{CutId, CutReason, Run, SessionId, VolumeId};
+use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
 
 use super::Source;
 use super::agree::{Agreed, Claims};
@@ -45,6 +45,8 @@ pub struct LinkProgress {
     pub sent_grains: Cell<u64>,
     /// Payload bytes sent in this session.
     pub sent_bytes: Cell<u64>,
+    /// Of the present catch-up: grains that could not be read here.
+    pub unreadable: RefCell<GrainSet>,
     /// The verdict's rule.
     pub rule: Cell<Option<grain::attach::Rule>>,
 }
@@ -321,6 +323,7 @@ impl ServedSession<'_> {
         self.connection.send_body(&start, &lineage).await?;
         self.progress.total_grains.set(agreed.pull.len());
         self.progress.sent_grains.set(0);
+        self.progress.unreadable.borrow_mut().clear();
         let suspected = match want {
             Want::Compare => agreed.pull.clone(),
             Want::Delta => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use grain::fingerprint::Fingerprint;
-use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, SessionId, SetId};
+use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, Run, SessionId, SetId};
 use serde::{Deserialize, Serialize};
 
 /// The version of the format written.
@@ -172,6 +172,8 @@ pub struct SetRecord {
     pub root_digest: Option<String>,
     /// The fingerprint of what is on the media, once finished.
     pub fingerprint: Option<Fingerprint>,
+    /// Grains that could not be read here and are not on the media.
+    pub unreadable_grains: u64,
     /// Bytes on the media once finished.
     pub media_bytes: u64,
 }
@@ -187,6 +189,8 @@ pub struct ReplicaState {
     pub seed: Option<SeedRecord>,
     /// Grains damaged on the media: will be pulled.
     pub damaged: Option<LayerRef>,
+    /// Of what is missing: grains that the source said at the last catch-up it cannot read.
+    pub unreadable: Vec<Run>,
     /// Grains on media that have not been loaded yet.
     pub unloaded: Option<LayerRef>,
     /// A fuzzy set's end cut; gone once a committed cut at or after it is held.

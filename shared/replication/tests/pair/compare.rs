@@ -43,7 +43,8 @@ fn a_base_changed_behind_our_back_is_found_and_then_compared() {
         let (here, there) =
             (ended.replica.unwrap().unwrap_err(), ended.source.unwrap().unwrap_err());
         assert!(matches!(here, Error::Fingerprint(_)), "{here}");
-        let bytes = |grain| format!("bytes {}..{} of volume v0", grain * GRAIN, (grain + 1) * GRAIN);
+        let bytes =
+            |grain| format!("bytes {}..{} of volume v0", grain * GRAIN, (grain + 1) * GRAIN);
         let (place, second) = (bytes(5), bytes(30));
         let text = here.to_string();
         assert!(text.contains(&place) || text.contains(&second), "{text}");

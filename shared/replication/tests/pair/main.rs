@@ -13,3 +13,4 @@ mod media;
 mod oracle;
 mod refusals;
 mod rig;
+mod unreadable;

@@ -27,7 +27,7 @@ pub async fn dump(pair: &Pair, source: &Rc<Source>, media: u32) -> replication::
     let ctx = pair.source_machine.context();
     ctx.storage.create_dir("/media".as_ref()).await.unwrap();
     let saved = SavedOptions {
-        segment_bytes: 128 << 10,
+        segment_bytes: 64 << 10,
         level: None,
         encrypt: false,
         recipients: Vec::new(),
@@ -130,10 +130,10 @@ fn a_dump_that_broke_off_counts_what_it_finds_on_the_media() {
         let (pair, source) = filled(102).await;
         let begun = std::cell::Cell::new(0);
         pair.oracle.fault(move |op| {
-            // The first segment is finished when the second is begun.
+            // The first segment is finished before the third is begun.
             let segment = op.path.to_string_lossy().contains("segment");
             begun.set(begun.get() + u32::from(segment && op.kind == disk::simulated::OpKind::Open));
-            if segment && begun.get() > 1 { disk::simulated::Fault::Io } else { Default::default() }
+            if segment && begun.get() > 2 { disk::simulated::Fault::Io } else { Default::default() }
         });
         dump(&pair, &source, 1).await.unwrap_err();
         pair.oracle.calm();

@@ -215,6 +215,7 @@ impl Pair {
             options: serde_json::Value::Null,
             root_digest: None,
             fingerprint: None,
+            unreadable_grains: 0,
             media_bytes: 0,
         };
         source.store().update(|s| s.sets.push(set)).await.unwrap();
