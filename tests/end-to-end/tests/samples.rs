@@ -29,7 +29,12 @@ fn in_step(seed: u64) -> (Sites, Process) {
 
 /// Changes the replica's volume behind its back, away from the grains that a seal always looks at.
 fn touch(sites: &Sites) {
-    overwrite(&sites.replica_volume(), WRONG.start * MIB / 2, (WRONG.end - WRONG.start) * MIB / 2, 7);
+    overwrite(
+        &sites.replica_volume(),
+        WRONG.start * MIB / 2,
+        (WRONG.end - WRONG.start) * MIB / 2,
+        7,
+    );
     assert!(compare(&sites.source_volume(), &sites.replica_volume()).is_some());
 }
 
@@ -53,7 +58,8 @@ fn found_by_samples(sites: &Sites, arguments: &[&str]) {
 }
 
 fn healed(sites: &Sites) {
-    let mut once = sites.launch_secondary(&["--once", "--compare", "--accept-touched", "--in-step", "0"]);
+    let mut once =
+        sites.launch_secondary(&["--once", "--compare", "--accept-touched", "--in-step", "0"]);
     let status = once.wait_for_exit(SOON);
     assert!(status.success(), "{status}: {}", once.stderr());
     sites.assert_equal();
