@@ -1,6 +1,6 @@
 //! Dump, ship, load, catch up on simulated machines: one fingerprint for all copies of a cut.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub async fn ship(pair: &Pair, number: u32) {
     copy_dir(&from, &to, &medium(number)).await;
 }
 
-async fn copy_dir(from: &Context, to: &Context, dir: &PathBuf) {
+async fn copy_dir(from: &Context, to: &Context, dir: &Path) {
     to.storage.create_dir("/media".as_ref()).await.unwrap();
     to.storage.create_dir(dir).await.unwrap();
     for entry in from.storage.list(dir).await.unwrap() {

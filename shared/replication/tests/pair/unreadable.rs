@@ -27,15 +27,12 @@ impl BadPlaces {
             if op.path != volume_path(0) {
                 return Fault::None;
             }
-            let grains = op.offset / GRAIN..(op.offset + op.len).div_ceil(GRAIN);
+            let (first, end) = (op.offset / GRAIN, (op.offset + op.len).div_ceil(GRAIN));
+            let hit = bad.borrow().range(first..end).next().is_some();
             match op.kind {
-                OpKind::Read | OpKind::ReadNow
-                    if bad.borrow().range(grains.clone()).next().is_some() =>
-                {
-                    Fault::Io
-                }
+                OpKind::Read | OpKind::ReadNow if hit => Fault::Io,
                 OpKind::Write | OpKind::WriteNow | OpKind::WriteDurable => {
-                    bad.borrow_mut().retain(|grain| !grains.contains(grain));
+                    bad.borrow_mut().retain(|grain| !(first..end).contains(grain));
                     Fault::None
                 }
                 _ => Fault::None,
