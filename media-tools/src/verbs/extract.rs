@@ -81,10 +81,15 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
         "files": paths,
         "bytes": done.get(),
         "proven_grains": proof.proven.len(),
+        "fingerprint": proof.fingerprint,
         "complete": proof.root == RootVerdict::Proven,
     });
     verb.printer.data(&paths.join("\n"), &json);
-    verb.printer.note(&format!("{} written", human_bytes(done.get())));
+    verb.printer.note(&format!(
+        "{} written, fingerprint {}",
+        human_bytes(done.get()),
+        proof.fingerprint
+    ));
     for damage in &proof.damage {
         verb.printer.warn(&damage.to_string());
     }
@@ -94,7 +99,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
              makes them one"
         ));
     }
-    if proof.root == RootVerdict::Proven || arguments.partial {
+    if proof.is_whole(view.facts()) || arguments.partial {
         return Ok(());
     }
     Err(Problem::new("damaged", "not all grains could be read", Exit::CORRUPT)

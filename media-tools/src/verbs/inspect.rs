@@ -46,6 +46,15 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             }
             row("grain", human_bytes(facts.geometry.grain.bytes()));
             row("grains", format!("{}, {} of them not zero", facts.grains, facts.data_grains));
+            let unreadable = facts.unreadable().unwrap_or_default();
+            for run in unreadable.runs() {
+                let range = facts.geometry.byte_range(run.volume, run.first, run.count);
+                let alias =
+                    facts.geometry.volumes.get(run.volume.index()).map_or("?", |v| &v.alias);
+                let place = format!("bytes {}..{} of volume {alias}", range.start, range.end);
+                row("unreadable at the source", place);
+            }
+            row("fingerprint", facts.fingerprint.to_string());
             match facts.fuzzy_end {
                 Some(cut) => row("fuzzy", format!("consistent only from the cut {cut} on")),
                 None => row("point in time", "exactly the cut".to_owned()),
@@ -57,6 +66,8 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             json["cut"] = json!(facts.cut.cut);
             json["grains"] = json!(facts.grains);
             json["data_grains"] = json!(facts.data_grains);
+            json["fingerprint"] = json!(facts.fingerprint);
+            json["unreadable_grains"] = json!(unreadable.len());
             json["fuzzy"] = json!(facts.fuzzy_end.is_some());
             json["segments"] = json!(segments.len());
         }

@@ -23,5 +23,12 @@ pub struct Context {
 
 /// The prose of an error of a set.
 fn problem(e: &MediaError) -> Problem {
-    Problem::of_class("media", e.to_string(), e.class()).safe("The media were only read.")
+    let (code, todo) = match e {
+        MediaError::OtherSet { .. } => (
+            "several-sets",
+            "Give the directories of one set; `media-tools list DIR...` says which belong together.",
+        ),
+        _ => ("media", ""),
+    };
+    Problem::of_class(code, e.to_string(), e.class()).safe("The media were only read.").todo(todo)
 }

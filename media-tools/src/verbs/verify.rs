@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use grain::fingerprint::Fingerprint;
 use media::{Damage, RootVerdict, SetView, SignedSet};
 use serde_json::json;
 use site::{Exit, Problem};
@@ -46,8 +47,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     if !arguments.files_only {
         match SetView::unlock(signed, &keys).await {
             Ok(view) => {
-                let (grains, root) = content(&verb, &view, &mut damage).await;
-                proven = Some((grains, root));
+                proven = Some(content(&verb, &view, &mut damage).await);
             }
             Err(e) => verb.printer.note(&format!("the records were not checked: {e}")),
         }
@@ -55,7 +55,16 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     report(&verb, &damage, proven, &here, media)
 }
 
-async fn content(verb: &Context, view: &SetView, damage: &mut Vec<Damage>) -> (u64, RootVerdict) {
+/// What the records prove.
+struct Content {
+    grains: u64,
+    root: RootVerdict,
+    fingerprint: Fingerprint,
+    /// The fingerprint is the signed one.
+    as_signed: bool,
+}
+
+async fn content(verb: &Context, view: &SetView, damage: &mut Vec<Damage>) -> Content {
     let grain = view.facts().geometry.grain.bytes();
     let total = view.facts().data_grains.saturating_mul(grain);
     let progress = verb.printer.progress("verify records", Some(total));
@@ -67,18 +76,20 @@ async fn content(verb: &Context, view: &SetView, damage: &mut Vec<Damage>) -> (u
         })
         .await;
     progress.finish("done");
+    let (root, fingerprint) = (proof.root, proof.fingerprint);
+    let (grains, as_signed) = (proof.proven.len(), fingerprint == view.facts().fingerprint);
     for found in proof.damage {
         if !damage.iter().any(|d| d.path == found.path && d.offset == found.offset) {
             damage.push(found);
         }
     }
-    (proof.proven.len(), proof.root)
+    Content { grains, root, fingerprint, as_signed }
 }
 
 fn report(
     verb: &Context,
     damage: &[Damage],
-    proven: Option<(u64, RootVerdict)>,
+    proven: Option<Content>,
     here: &[u16],
     media: u16,
 ) -> Result<(), Problem> {
@@ -87,26 +98,35 @@ fn report(
         "damage": words,
         "media_here": here,
         "media": media,
-        "proven_grains": proven.map(|p| p.0),
-        "root_digest_proven": proven.map(|p| p.1 == RootVerdict::Proven),
+        "proven_grains": proven.as_ref().map(|p| p.grains),
+        "root_digest_proven": proven.as_ref().map(|p| p.root == RootVerdict::Proven),
+        "fingerprint": proven.as_ref().map(|p| p.fingerprint),
+        "fingerprint_as_signed": proven.as_ref().map(|p| p.as_signed),
     });
     let mut lines = vec![format!("media here: {} of {media}", here.len())];
-    match proven {
-        Some((grains, RootVerdict::Proven)) => {
+    match &proven {
+        Some(Content { grains, root: RootVerdict::Proven, fingerprint, .. }) => {
             lines.push(format!("every record is whole: {grains} grains, root digest proven"));
+            lines.push(format!("fingerprint {fingerprint}"));
         }
-        Some((grains, root)) => {
+        Some(Content { grains, root, .. }) => {
             lines.push(format!("{grains} grains proven, root digest: {root:?}"))
         }
         None => lines.push("files and signature only".to_owned()),
     }
     lines.extend(words.iter().map(|w| format!("damage: {w}")));
     verb.printer.data(&lines.join("\n"), &json);
-    let differs = matches!(proven, Some((_, RootVerdict::Differs)));
+    // Either is a contradiction that the source signed: whole records that do not add up.
+    let differs = proven.is_some_and(|p| {
+        p.root == RootVerdict::Differs || (p.root == RootVerdict::Proven && !p.as_signed)
+    });
     if damage.is_empty() && !differs {
         return Ok(());
     }
-    let what = format!("{} places are damaged", damage.len());
+    let what = match damage.len() {
+        0 => "the records are whole and do not add up to what the source signed".to_owned(),
+        places => format!("{places} places are damaged"),
+    };
     Err(Problem::new("damaged", what, Exit::CORRUPT)
         .safe("Everything else on the media can be loaded; what is damaged is pulled later.")
         .todo("Load the set as it is, or have the source dump it again."))

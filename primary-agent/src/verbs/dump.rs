@@ -256,7 +256,25 @@ fn ended(verb: &Context, job: &JobStatus) -> Result<(), Problem> {
         job.media.len(),
         if job.fuzzy { "; fuzzy: no consistent image before the first catch-up" } else { "" }
     ));
-    Ok(())
+    whole(&json)
+}
+
+/// A set that lacks grains is finished, and says so by its own exit code.
+fn whole(result: &Value) -> Result<(), Problem> {
+    let grains = result.get("unreadable_grains").and_then(Value::as_u64).unwrap_or(0);
+    if grains == 0 {
+        return Ok(());
+    }
+    let places = result.get("unreadable_places").and_then(Value::as_array);
+    let places = places.into_iter().flatten().filter_map(Value::as_str);
+    let places = places.collect::<Vec<_>>().join(", ");
+    let what = format!("{grains} grains could not be read and are on no medium: {places}");
+    Err(Problem::new("unreadable", what, Exit::UNREADABLE)
+        .safe("The set is finished, signed and can be shipped; the replica shows these as missing.")
+        .todo(
+            "See to the disk, or have the application write these places anew; the replica pulls them \
+             as soon as they can be read.",
+        ))
 }
 
 fn cancelled(verb: &Context, answer: &Value) -> Result<(), Problem> {

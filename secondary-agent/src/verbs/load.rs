@@ -120,12 +120,22 @@ fn report(verb: &Context, answer: &LoadAnswer) -> Result<(), Problem> {
     if answer.damaged_grains > 0 {
         verb.printer.note("what is damaged will be pulled over the link");
     }
+    if answer.unreadable_grains > 0 {
+        verb.printer.warn(&format!(
+            "{} grains could not be read at the source and are on no medium; they are missing here, and \
+             pulled when the source can read them",
+            answer.unreadable_grains
+        ));
+    }
     if answer.waiting_grains > 0 {
         verb.printer.note(&format!(
             "{} of {} media were here; load the others when they arrive",
             answer.media_here.len(),
             answer.media
         ));
+    }
+    if let Some(fingerprint) = &answer.fingerprint {
+        verb.printer.note(&format!("the volumes read back as the set: fingerprint {fingerprint}"));
     }
     if answer.fuzzy {
         verb.printer.note("the set is fuzzy: no consistent image before the first catch-up");

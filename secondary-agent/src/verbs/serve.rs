@@ -25,6 +25,10 @@ pub struct Arguments {
     /// Pull what is on media that were not loaded yet
     #[arg(long)]
     pull_unloaded: bool,
+    /// A consistent replica goes on without grains that the primary cannot read; it is inconsistent
+    /// until they come
+    #[arg(long)]
+    accept_unreadable: bool,
     /// Time between cycles once in step
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     interval: Duration,
@@ -66,6 +70,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             once: arguments.once,
             compare: arguments.compare,
             pull_unloaded: arguments.pull_unloaded,
+            accept_unreadable: arguments.accept_unreadable,
             interval: arguments.interval,
             samples: arguments.samples,
             in_step_bytes: arguments.in_step,

@@ -60,6 +60,25 @@ pub fn of_replication(e: &replication::Error) -> Problem {
                          grains and pulls what differs.",
                 );
         }
+        E::Unreadable(_) => {
+            return Problem::new("unreadable", e.to_string(), Exit::UNREADABLE)
+                .safe("What has arrived is kept. Nothing was filled in for what is missing.")
+                .todo(
+                    "See to the disk of the source, or have the application write these places anew. A \
+                         consistent replica goes on without them by `serve --accept-unreadable`, and is \
+                         inconsistent until they come.",
+                );
+        }
+        E::SeedFingerprint(_) => {
+            return Problem::new("fingerprint", e.to_string(), Exit::FINGERPRINT)
+                .safe(
+                    "The media and the source were only read; this replica counts as inconsistent.",
+                )
+                .todo(
+                    "Look at the disk under the volumes and at who else opens them, then run \
+                         `secondary-agent serve NAME --compare`, which pulls what differs.",
+                );
+        }
         E::Volume { .. } => (
             "volume",
             "Nothing was written.",
@@ -95,7 +114,34 @@ pub fn of_relationship(e: &RelationshipError) -> Problem {
 
 /// The prose of an error of the link.
 pub fn of_wire(e: &wire::Error) -> Problem {
-    Problem::of_class("link", e.to_string(), e.class()).safe("No data was moved.")
+    use wire::link::refusal;
+    let (code, todo) = match e {
+        wire::Error::Refused { code: refusal::KEY, .. } => (
+            "not-pinned",
+            "Give the other site the line that `identity` prints here, and have it pinned there \
+             (`primary-agent init NAME --peer IDENTITY`); compare the fingerprints by telephone.",
+        ),
+        wire::Error::Refused { code: refusal::RELATIONSHIP, .. } => (
+            "other-relationship",
+            "Check the address, and that this site was made with the ticket of the primary that \
+             listens there.",
+        ),
+        wire::Error::Refused { code: refusal::VERSION, .. } => {
+            ("version", "Update the older of the two sites.")
+        }
+        wire::Error::Stranger(_) => (
+            "stranger",
+            "Check the address. If it is right, compare the fingerprint that `primary-agent \
+             identity` prints there with the one of the ticket before anything else: somebody may \
+             be in between, or the primary was set up anew.",
+        ),
+        wire::Error::Unreachable { .. } => (
+            "unreachable",
+            "Check that `primary-agent serve NAME --listen` runs there, and the way to it.",
+        ),
+        _ => ("link", ""),
+    };
+    Problem::of_class(code, e.to_string(), e.class()).safe("No data was moved.").todo(todo)
 }
 
 /// The prose of an error of a media set.

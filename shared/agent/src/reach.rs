@@ -10,7 +10,7 @@ use site::{Error, Problem};
 
 use crate::Relationship;
 use crate::problem::of_relationship;
-use crate::status::{JobStatus, Status, of_state};
+use crate::status::{JobStatus, Status, of_rest};
 
 /// How long a fresh status is waited for.
 const FRESH_LIMIT: Duration = Duration::from_secs(2);
@@ -46,7 +46,8 @@ pub async fn status(ctx: &Context, state: &StateDir, name: &Name) -> Result<Stat
         };
     }
     let found = Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
-    let mut status = found.store.with(of_state);
+    let rest = replication::at_rest(ctx, found.dir.path(), &found.store).await;
+    let mut status = found.store.with(|s| of_rest(s, &rest));
     status.unix_ms = ctx.unix_ms();
     Ok(status)
 }

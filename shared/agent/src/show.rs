@@ -44,6 +44,10 @@ pub fn status(printer: &Printer, status: &Status) {
     if status.not_loaded.grains > 0 {
         row("not loaded yet", amount(status.not_loaded));
     }
+    if status.unreadable.grains > 0 {
+        let places = status.unreadable_places.join(", ");
+        row("unreadable at the source", format!("{}: {places}", amount(status.unreadable)));
+    }
     for p in &status.peers {
         row("peer", peer(p, status.unix_ms));
     }
@@ -70,13 +74,35 @@ pub fn status(printer: &Printer, status: &Status) {
     }
     for set in &status.sets {
         let fuzzy = if set.fuzzy { ", fuzzy" } else { "" };
-        row("media set", format!("{} {}{fuzzy}", set.set, set.stage));
+        let lacks = match set.unreadable_grains {
+            0 => String::new(),
+            grains => format!(", {grains} grains could not be read"),
+        };
+        row("media set", format!("{} {}{fuzzy}{lacks}", set.set, set.stage));
         for medium in &set.media {
             row("", medium.clone());
         }
+        match (&set.fingerprint, &set.loaded_fingerprint) {
+            (Some(signed), Some(found)) if signed == found => {
+                row("fingerprint", format!("{signed}, as loaded"));
+            }
+            (Some(signed), Some(found)) => {
+                row("fingerprint", format!("{signed} signed, {found} LOADED"));
+            }
+            (Some(signed), None) => row("fingerprint", signed.clone()),
+            _ => {}
+        }
+    }
+    if let Some(taken) = &status.generation {
+        let when = age(status.unix_ms.max(taken.unix_ms), taken.unix_ms);
+        let cut = &taken.cut;
+        row("fingerprint", format!("{} of the cut {cut}, taken {when}", taken.fingerprint));
     }
     for layer in &status.layers {
         row("layer", format!("{} grains, kept for {}", layer.grains, layer.kept_for));
+    }
+    for what in &status.not_known {
+        row("not known", what.clone());
     }
     if status.crash_excess_bytes > 0 {
         let excess = human_bytes(status.crash_excess_bytes);

@@ -1,8 +1,13 @@
 //! What `status` shows: plain data, for people and as `--json`. Fields are described where they are declared;
 //! names are only ever added.
 
+use grain::{Geometry, GrainSet, Run};
+use replication::AtRest;
 use replication::state::{Role, State};
 use serde::{Deserialize, Serialize};
+
+/// Places named at most.
+const PLACES: usize = 8;
 
 /// The status of a relationship at one site.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +43,13 @@ pub struct Status {
     pub damaged: Amount,
     /// On media that were not loaded yet.
     pub not_loaded: Amount,
+    /// Missing because the source could not read it (at a replica), or that it cannot read (at the
+    /// source, in the present sessions).
+    pub unreadable: Amount,
+    /// The first places of it, in words.
+    pub unreadable_places: Vec<String>,
+    /// What cannot be told while the agent does not run.
+    pub not_known: Vec<String>,
     /// The peers, or the source.
     pub peers: Vec<PeerStatus>,
     /// The job under way, or the last one.
@@ -48,6 +60,8 @@ pub struct Status {
     pub sets: Vec<SetStatus>,
     /// What has been proven of a replica.
     pub proof: Option<ProofStatus>,
+    /// The newest fingerprint taken at a committed cut of a replica.
+    pub generation: Option<GenerationStatus>,
     /// Bytes that a power cut now would make suspected.
     pub crash_excess_bytes: u64,
     /// Longest time, in microseconds, that a cut kept writers waiting.
@@ -176,10 +190,16 @@ pub struct SetStatus {
     pub media: Vec<String>,
     /// True when it is fuzzy.
     pub fuzzy: bool,
+    /// Grains that the source could not read: they are on no medium.
+    pub unreadable_grains: u64,
     /// Bytes on the media.
     pub bytes: u64,
     /// When it was begun.
     pub unix_ms: u64,
+    /// The fingerprint of what is on the media.
+    pub fingerprint: Option<String>,
+    /// That of what was loaded from them, once all of it was.
+    pub loaded_fingerprint: Option<String>,
 }
 
 /// What has been proven.
@@ -191,6 +211,17 @@ pub struct ProofStatus {
     pub samples: u64,
     /// When.
     pub unix_ms: Option<u64>,
+}
+
+/// A fingerprint of the volumes at a committed cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// The cut.
+    pub cut: String,
+    /// When it was taken, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The fingerprint.
+    pub fingerprint: String,
 }
 
 /// Something that happened.
@@ -262,6 +293,45 @@ pub fn of_state(s: &State) -> Status {
         layers: s.layers.closed.iter().map(layer).collect(),
         ..Status::default()
     }
+}
+
+impl Status {
+    /// Notes grains that the source cannot read.
+    pub(crate) fn note_unreadable(&mut self, grains: &GrainSet, geometry: &Geometry) {
+        self.unreadable = amount_of(grains, geometry);
+        let place = |run: Run| {
+            let range = geometry.byte_range(run.volume, run.first, run.count);
+            let alias = geometry.volumes.get(run.volume.index()).map_or("?", |v| &v.alias);
+            format!("bytes {}..{} of volume {alias}", range.start, range.end)
+        };
+        self.unreadable_places = grains.runs().take(PLACES).map(place).collect();
+    }
+}
+
+/// Grains and their bytes.
+pub(crate) fn amount_of(grains: &GrainSet, geometry: &Geometry) -> Amount {
+    Amount { grains: grains.len(), bytes: grains.bytes(geometry) }
+}
+
+/// The status of a site whose agent does not run: its state, and what its maps say.
+pub fn of_rest(s: &State, rest: &AtRest) -> Status {
+    let mut status = of_state(s);
+    let amount = |set: &Option<GrainSet>| {
+        set.as_ref().map_or_else(Amount::default, |set| amount_of(set, &s.geometry))
+    };
+    status.dirty = amount(&rest.dirty);
+    status.suspected = amount_of(&rest.suspected, &s.geometry);
+    status.damaged = amount(&rest.damaged);
+    status.not_loaded = amount(&rest.unloaded);
+    status.not_known = rest.unknown.clone();
+    if let Some(condition) = rest.condition {
+        status.explanation = format!("the agent does not run; the replica is {}", condition.name());
+    }
+    if let Some(replica) = &s.replica {
+        let unreadable = replica.unreadable.iter().copied().collect();
+        status.note_unreadable(&unreadable, &s.geometry);
+    }
+    status
 }
 
 /// Who needs a layer, in words.

@@ -57,6 +57,11 @@ impl Context {
         bytes
     }
 
+    /// The same machine, where others may read the files made from here on.
+    pub fn readable_by_others(&self) -> Context {
+        Context { storage: self.storage.readable_by_others(), ..self.clone() }
+    }
+
     /// The time and the random bytes from which a new id is made, e.g.
     /// `CutId::new(ctx.unix_ms(), ctx.random())`.
     pub fn unix_ms(&self) -> u64 {

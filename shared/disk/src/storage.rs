@@ -37,6 +37,10 @@ pub struct DirEntry {
 /// A new name, a rename and a removal are on stable storage only after `sync_dir` of the directory
 /// that holds the name.
 pub trait Storage: 'static {
+    /// The same storage, but that others on this machine may read the files (mode 0644) and
+    /// directories (0755) made through it, as far as the umask lets them.
+    fn readable_by_others(&self) -> Rc<dyn Storage>;
+
     /// Opens a file or block device.
     fn open<'a>(&'a self, path: &'a Path, mode: OpenMode) -> Local<'a, io::Result<Rc<dyn File>>>;
 
@@ -49,7 +53,7 @@ pub trait Storage: 'static {
     /// Removes an empty directory.
     fn remove_dir<'a>(&'a self, path: &'a Path) -> Local<'a, io::Result<()>>;
 
-    /// Makes a directory (mode 0700) and the missing ones above it; fine if it is there. Unlike other
+    /// Makes a directory (mode 0700, see [`Storage::readable_by_others`]) and the missing ones above it; fine if it is there. Unlike other
     /// names those of the directories made here are on stable storage when this returns, so that
     /// nobody has to know how many levels were missing.
     fn create_dir<'a>(&'a self, path: &'a Path) -> Local<'a, io::Result<()>>;

@@ -8,7 +8,7 @@ use grain::{
     Content, CutId, Geometry, GrainData, GrainSize, RelationshipId, Run, SetId, VolumeId,
     VolumeShape,
 };
-use media::{CutFacts, FingerprintFacts, FinishInfo, SetPlan, SetWriter};
+use media::{CutFacts, FinishInfo, SetPlan, SetWriter};
 use wire::{Recipient, SiteKeys};
 
 type Failure = Box<dyn std::error::Error>;
@@ -56,7 +56,6 @@ async fn write(dir: &std::path::Path, peer: &SiteKeys) -> Result<(), Failure> {
     ] {
         writer.push(GrainData { run, content }).await?;
     }
-    let fingerprint = Some(FingerprintFacts { value: 8, plan: vec![9] });
-    writer.finish(FinishInfo { fingerprint, ..FinishInfo::default() }).await?;
+    writer.finish(FinishInfo::default()).await?;
     Ok(())
 }

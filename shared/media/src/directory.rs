@@ -8,13 +8,14 @@
 //! verify manifest and file hashes without a key. It is on every medium, and written last: a set
 //! without it is not complete.
 
+use grain::fingerprint::{Fingerprint, FingerprintPlan, FingerprintSum};
 use grain::{CutId, Geometry, GrainSet, RelationshipId, SetId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wire::{Identity, Signature, SiteKeys};
 
 use crate::fields::{BadField, Fields};
-use crate::plan::{CutFacts, FingerprintFacts, check_geometry};
+use crate::plan::{CutFacts, check_geometry};
 use crate::root_digest::RootSum;
 use crate::runs;
 use crate::seal::{Domain, FileRole, SALT_BYTES, Sealer, SetKey};
@@ -75,8 +76,9 @@ pub struct SetFacts {
     pub fuzzy_end: Option<CutId>,
     /// The root digest, see [`RootSum`].
     pub root_digest: [u8; 32],
-    /// The fingerprint of this generation.
-    pub fingerprint: Option<FingerprintFacts>,
+    /// The fingerprint of this generation, over the sampled chunks of the grains in the set; its plan
+    /// is that of the cut.
+    pub fingerprint: Fingerprint,
     /// Grains in the set, zero ones included.
     pub grains: u64,
     /// Of them, not zero.
@@ -114,6 +116,8 @@ pub struct SegmentFacts {
     pub(crate) grains: Vec<u8>,
     /// The [`RootSum`] of its grains.
     pub(crate) sum: Vec<u8>,
+    /// What its grains add to the fingerprint of the set.
+    pub fingerprint: FingerprintSum,
 }
 
 impl SegmentFacts {
@@ -136,13 +140,14 @@ impl SetFacts {
 
     /// Facts of a set without counts yet.
     pub(crate) fn new(geometry: Geometry, cut: CutFacts, basis: Option<CutId>) -> Self {
+        let plan = FingerprintPlan::of_cut(&geometry, cut.cut);
         SetFacts {
+            fingerprint: plan.so_far(&FingerprintSum::new()),
             geometry,
             cut,
             basis,
             fuzzy_end: None,
             root_digest: [0; 32],
-            fingerprint: None,
             grains: 0,
             data_grains: 0,
             unreadable: runs::encode(&GrainSet::new()),
@@ -311,6 +316,10 @@ impl SignedDirectory {
         let facts: SetFacts = take_block(&mut fields, "facts")?;
         check_geometry(&facts.geometry).map_err(|_| at)?;
         facts.unreadable()?;
+        let plan = FingerprintPlan::of_cut(&facts.geometry, facts.cut.cut);
+        if facts.fingerprint.seed != plan.seed() || facts.fingerprint.chunks > plan.chunks() {
+            return Err(BadField { field: "fingerprint", why: "not one of the cut", ..at });
+        }
         let count = fields.u64("segment count")?;
         let mut segments: Vec<SegmentFacts> = Vec::new();
         for _ in 0..count {

@@ -8,8 +8,8 @@
 //! records that it hit; bytes that do not match a signed digest are never handed out; a reader needs
 //! no trust in what it reads, and no memory of the writer's choosing.
 //!
-//! It does not know where grains come from or go to, and judges no cut: lineage and fingerprint plan
-//! pass through as opaque bytes. Formats: `docs/formats/media-set.md`, `media-segment.md`,
+//! It does not know where grains come from or go to, and judges no cut: the lineage passes through as
+//! opaque bytes. Formats: `docs/formats/media-set.md`, `media-segment.md`,
 //! `media-directory.md`.
 
 mod directory;
@@ -38,8 +38,8 @@ pub use error::MediaError;
 pub use fields::BadField;
 pub use label::{Label, MAX_LABEL_BYTES, MediumState};
 pub use plan::{
-    CutFacts, DEFAULT_QUEUE_BYTES, DEFAULT_SEGMENT_BYTES, FingerprintFacts, FinishInfo, MAX_GRAINS,
-    MAX_MEDIA, MIN_SEGMENT_BYTES, SetPlan, SetSummary, WriterCounters,
+    CutFacts, DEFAULT_QUEUE_BYTES, DEFAULT_SEGMENT_BYTES, FinishInfo, MAX_GRAINS, MAX_MEDIA,
+    MIN_SEGMENT_BYTES, SetPlan, SetSummary, WriterCounters,
 };
 pub use reader::*;
 pub use record::{Encoding, MAX_RECORD_BYTES};

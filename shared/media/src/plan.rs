@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use grain::fingerprint::Fingerprint;
 use grain::{CutId, Geometry, GrainSet, RelationshipId, SetId};
 use serde::{Deserialize, Serialize};
 use wire::{Recipient, SiteKeys};
@@ -106,22 +107,11 @@ pub(crate) fn check_geometry(geometry: &Geometry) -> Result<(), String> {
     Ok(())
 }
 
-/// The fingerprint of a generation: a number, and how it was sampled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FingerprintFacts {
-    /// The fingerprint.
-    pub value: u64,
-    /// The plan of its samples, in the caller's own form.
-    pub plan: Vec<u8>,
-}
-
 /// What is known when the last grain was pushed.
 #[derive(Clone, Default)]
 pub struct FinishInfo {
     /// Set when the copy is not exactly the cut: the cut that must be passed before it is consistent.
     pub fuzzy_end: Option<CutId>,
-    /// The fingerprint of this generation.
-    pub fingerprint: Option<FingerprintFacts>,
     /// Grains that the source could not read: named in the directory, never silently zero.
     pub unreadable: GrainSet,
 }
@@ -152,6 +142,8 @@ pub struct SetSummary {
     pub set: SetId,
     /// The root digest over all its grains; belongs beside the cut in the lineage.
     pub root_digest: [u8; 32],
+    /// The fingerprint over the sampled chunks of all its grains.
+    pub fingerprint: Fingerprint,
     /// Grains held, zero ones included.
     pub grains: u64,
     /// Of them, not zero.

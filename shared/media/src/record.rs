@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
+use grain::fingerprint::{FingerprintPlan, FingerprintSum};
 use grain::{Content, Geometry, GrainData, GrainSize, Run, VolumeId};
 
 use crate::fields::{BadField, Fields};
@@ -55,6 +56,8 @@ pub(crate) struct BuiltRecord {
     pub(crate) head_digest: [u8; 32],
     /// The sum over the record's non-zero grains.
     pub(crate) sum: RootSum,
+    /// What the record adds to the fingerprint of its set.
+    pub(crate) fingerprint: FingerprintSum,
     /// Grains that are not zero.
     pub(crate) data_grains: u64,
 }
@@ -91,16 +94,26 @@ fn compressed(data: &[u8], level: i32) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Makes record `number` of a file. `level` is the zstd level, or none to store raw.
+/// What all records of a set are made after.
+pub(crate) struct RecordPlan {
+    pub(crate) geometry: Geometry,
+    /// The zstd level, or none to store raw.
+    pub(crate) level: Option<i32>,
+    pub(crate) fingerprint: FingerprintPlan,
+}
+
+/// Makes record `number` of a file.
 pub(crate) fn build_record(
     data: &GrainData,
-    grain: GrainSize,
-    level: Option<i32>,
+    plan: &RecordPlan,
     sealer: &Sealer,
     marker: [u8; 8],
     number: u32,
 ) -> BuiltRecord {
     let run = data.run;
+    let grain = plan.geometry.grain;
+    let mut fingerprint = FingerprintSum::new();
+    plan.fingerprint.add_grains(&plan.geometry, &mut fingerprint, data);
     let mut sum = RootSum::new();
     let (mut digests, mut data_grains) = (Vec::new(), 0);
     let raw: &[u8] = match &data.content {
@@ -115,7 +128,7 @@ pub(crate) fn build_record(
             sum.add_grain(run.volume, index, &digest);
         }
     }
-    let packed = level.filter(|_| !raw.is_empty()).and_then(|level| compressed(raw, level));
+    let packed = plan.level.filter(|_| !raw.is_empty()).and_then(|level| compressed(raw, level));
     let encoding = match &packed {
         Some(_) => Encoding::Zstd,
         None if raw.is_empty() => Encoding::Zero,
@@ -140,7 +153,7 @@ pub(crate) fn build_record(
     let tag = sealer.seal(Domain::Record, u64::from(number), &header, body);
     frame.extend_from_slice(&tag);
     let head_digest = head_digest(&run, &digests);
-    BuiltRecord { frame: frame.into(), run, encoding, head_digest, sum, data_grains }
+    BuiltRecord { frame: frame.into(), run, encoding, head_digest, sum, fingerprint, data_grains }
 }
 
 /// A record out of its seal, all lengths checked against the geometry, digests not yet compared.

@@ -57,6 +57,12 @@ pub enum Error {
     /// The sampled fingerprint differs.
     #[error("fingerprint mismatch: {0}")]
     Fingerprint(String),
+    /// What was loaded reads back as something else than the source signed.
+    #[error("fingerprint mismatch: {0}")]
+    SeedFingerprint(String),
+    /// The source's disk does not give grains that this replica needs.
+    #[error("{0}")]
+    Unreadable(String),
     /// A volume is not what it was: other size, other content behind our back.
     #[error("volume {alias}: {detail}")]
     Volume {
@@ -108,7 +114,10 @@ impl Error {
             Error::Peer(_) => ErrorClass::Peer,
             Error::Journal(e) => e.class(),
             Error::Media(e) => e.class(),
-            Error::Refused { .. } | Error::Fingerprint(_) => ErrorClass::Operator,
+            Error::Refused { .. }
+            | Error::Fingerprint(_)
+            | Error::SeedFingerprint(_)
+            | Error::Unreadable(_) => ErrorClass::Operator,
         }
     }
 }

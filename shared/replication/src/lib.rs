@@ -10,6 +10,7 @@ mod group_commit;
 pub mod map;
 pub mod protocol;
 pub mod replica;
+mod rest;
 mod seal;
 pub mod session;
 pub mod source;
@@ -18,3 +19,4 @@ pub mod track;
 pub mod volumes;
 
 pub use error::{Error, Result};
+pub use rest::{AtRest, at_rest};

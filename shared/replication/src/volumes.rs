@@ -86,6 +86,19 @@ impl Volumes {
             .ok_or_else(|| Error::State(format!("there is no volume {}", volume.0)))
     }
 
+    /// Whether all of a run that somebody else named lies inside the volumes.
+    pub fn holds(&self, run: Run) -> bool {
+        let grains = self.geometry.grains(run.volume);
+        run.count > 0 && run.first < grains && run.count <= grains - run.first
+    }
+
+    /// A place in words, for people who look for it with their own tools.
+    pub fn place(&self, run: Run) -> String {
+        let range = self.geometry.byte_range(run.volume, run.first, run.count);
+        let alias = self.get(run.volume).map_or("?", |volume| volume.alias.as_str());
+        format!("bytes {}..{} of volume {alias}", range.start, range.end)
+    }
+
     /// Reads the bytes of a run.
     pub async fn read(&self, run: Run) -> Result<Bytes> {
         let volume = self.get(run.volume)?;

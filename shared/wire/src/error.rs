@@ -178,6 +178,7 @@ impl Error {
             Error::Crypto(_) => ErrorClass::Operator,
             Error::Address(_) | Error::Listen { .. } => ErrorClass::Operator,
             Error::Refused { code: refusal::BUSY, .. } => ErrorClass::Retry,
+            Error::Refused { by_peer: true, .. } => ErrorClass::Peer,
             Error::Refused { .. } => ErrorClass::Operator,
             Error::Protocol(_) | Error::Stranger(_) => ErrorClass::Peer,
             Error::Unreachable { .. } | Error::TooManyVisitors { .. } => ErrorClass::Retry,

@@ -49,8 +49,9 @@ fn a_secondary_with_an_unpinned_key_is_refused() {
     stranger.ok(stranger.secondary(["identity"]));
     // The ticket is no secret; the replica can be made, but not brought to life.
     stranger.ok(stranger.replica_init(&sites.ticket()));
-    let words = refused_by_the_other_side(&stranger, 3);
+    let words = refused_by_the_other_side(&stranger, 4);
     assert!(words.contains("not pinned at the other side"), "{words}");
+    assert!(words.contains("[not-pinned]") && words.contains("primary-agent init"), "{words}");
 }
 
 #[test]
@@ -65,7 +66,8 @@ fn a_ticket_of_another_relationship_opens_nothing() {
     init.arg("--ticket").arg(lost.ticket()).arg("--volume").arg(lost.source_volume());
     lost.ok(init);
     lost.ok(lost.replica_init(&lost.ticket()));
-    refused_by_the_other_side(&lost, 4);
+    let words = refused_by_the_other_side(&lost, 4);
+    assert!(words.contains("[stranger]") && words.contains("compare the fingerprint"), "{words}");
 }
 
 /// `serve --once --compare` ends in words, and the volume is as empty as it was.

@@ -40,10 +40,14 @@ pub struct LoadAnswer {
     pub damaged_grains: u64,
     /// Grains that wait for media not given.
     pub waiting_grains: u64,
+    /// Grains that the source could not read: they are on no medium, and pulled when it can.
+    pub unreadable_grains: u64,
     /// Numbers of the media that were here.
     pub media_here: Vec<u16>,
     /// How many media the set has.
     pub media: u16,
+    /// The fingerprint of what was loaded, equal to that of the set; none while some of it is missing.
+    pub fingerprint: Option<String>,
     /// No consistent image before the first catch-up.
     pub fuzzy: bool,
 }
@@ -57,8 +61,10 @@ impl From<LoadReport> for LoadAnswer {
             damage: report.damage,
             damaged_grains: report.damaged_grains,
             waiting_grains: report.waiting_grains,
+            unreadable_grains: report.unreadable_grains,
             media_here: report.media.0,
             media: report.media.1,
+            fingerprint: report.fingerprint.map(|f| f.to_string()),
             fuzzy: report.fuzzy,
         }
     }

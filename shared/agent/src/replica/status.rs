@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use grain::GrainSet;
 use replication::replica::Condition;
-use replication::state::ReplicaState;
+use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
 use site::control::Snapshot;
 use tokio::task::JoinHandle;
 
 use super::ReplicaAgent;
-use crate::status::{Amount, PeerStatus, Progress, ProofStatus, SetStatus, Status, of_state};
+use crate::status::{
+    Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, amount_of,
+    of_state,
+};
 use crate::verdict::explain;
 
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
@@ -31,8 +34,7 @@ impl ReplicaAgent {
     }
 
     fn amount(&self, set: &GrainSet) -> Amount {
-        let bytes = set.bytes(self.replica.volumes().geometry());
-        Amount { grains: set.len(), bytes }
+        amount_of(set, self.replica.volumes().geometry())
     }
 
     pub(super) fn status_value(&self) -> Value {
@@ -53,6 +55,7 @@ impl ReplicaAgent {
         status.dirty = Amount { grains: dirty.div_ceil(grain), bytes: dirty };
         status.damaged = self.amount(&self.replica.damaged());
         status.not_loaded = self.amount(&self.replica.unloaded());
+        status.note_unreadable(&self.replica.unreadable(), self.replica.volumes().geometry());
         status.peers = vec![self.peer(&replica)];
         status.sets = replica.seed.iter().map(|seed| self.seed(seed, &replica)).collect();
         let total = self.replica.volumes().geometry().total_grains().max(1);
@@ -62,12 +65,17 @@ impl ReplicaAgent {
             samples: replica.proof.samples,
             unix_ms: replica.proof.unix_ms,
         });
+        status.generation = replica.generation.map(|taken| GenerationStatus {
+            cut: taken.cut.to_string(),
+            unix_ms: taken.unix_ms,
+            fingerprint: taken.fingerprint.to_string(),
+        });
         status.job = self.load_status();
         status.events = self.events.all();
         status
     }
 
-    fn seed(&self, seed: &replication::state::SeedRecord, replica: &ReplicaState) -> SetStatus {
+    fn seed(&self, seed: &SeedRecord, replica: &ReplicaState) -> SetStatus {
         let whole = replica.unloaded.is_none() || self.replica.unloaded().is_empty();
         SetStatus {
             set: seed.set.to_string(),
@@ -81,7 +89,10 @@ impl ReplicaAgent {
                 .collect(),
             fuzzy: replica.fuzzy_end.is_some(),
             bytes: 0,
+            unreadable_grains: 0,
             unix_ms: 0,
+            fingerprint: Some(seed.fingerprint.to_string()),
+            loaded_fingerprint: seed.loaded_fingerprint.map(|f| f.to_string()),
         }
     }
 
@@ -129,8 +140,20 @@ fn explanation(condition: Condition, replica: &ReplicaState) -> &'static str {
     match condition {
         Condition::Empty => "nothing was loaded yet: load a media set, or compare with the source",
         Condition::Loading => "waits for media that were not loaded yet",
+        Condition::Inconsistent if replica.seed.as_ref().is_some_and(SeedRecord::differs) => {
+            "what was loaded reads back as something else than the source signed: see to the disk, \
+             then `serve --compare`"
+        }
         Condition::Inconsistent if replica.fuzzy_end.is_some() => {
             "a fuzzy seed: a usable image only after the first catch-up"
+        }
+        Condition::Inconsistent if !replica.unreadable.is_empty() => {
+            "the source cannot read some grains, which are missing here until it can or they are \
+             written anew"
+        }
+        Condition::Consistent if !replica.unreadable.is_empty() => {
+            "exactly the source at the cut shown, and not further: the source cannot read some grains; \
+             `serve --accept-unreadable` goes on without them"
         }
         Condition::Inconsistent => "no usable point in time until the catch-up is committed",
         Condition::Consistent => "exactly the source at the cut shown",

@@ -221,10 +221,19 @@ impl SourceAgent {
         match outcome {
             Ok(end) => {
                 slot.stage = "done";
+                let volumes = self.source.volumes();
+                let places: Vec<_> =
+                    end.unreadable.runs().take(8).map(|run| volumes.place(run)).collect();
+                for place in &places {
+                    self.events.note(format!("could not be read and is on no medium: {place}"));
+                }
                 slot.result = Some(json!({
+                    "unreadable_grains": end.unreadable.len(),
+                    "unreadable_places": places,
                     "set": end.summary.set.to_string(),
                     "cut": end.cut.to_string(),
                     "fuzzy": end.fuzzy_end.is_some(),
+                    "fingerprint": end.summary.fingerprint.to_string(),
                     "grains": end.summary.grains,
                     "data_grains": end.summary.data_grains,
                     "segments": end.summary.segments,

@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::SourceAgent;
 use crate::status::{
-    Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, of_state,
+    Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, amount_of,
+    of_state,
 };
 
 /// How often the status is published.
@@ -31,8 +32,7 @@ impl SourceAgent {
     }
 
     fn amount(&self, set: &GrainSet) -> Amount {
-        let bytes = set.bytes(self.source.volumes().geometry());
-        Amount { grains: set.len(), bytes }
+        amount_of(set, self.source.volumes().geometry())
     }
 
     pub(super) fn status_value(&self) -> serde_json::Value {
@@ -61,6 +61,11 @@ impl SourceAgent {
                 });
             }
         });
+        let mut unreadable = GrainSet::new();
+        for slot in self.links.borrow().values() {
+            unreadable.union_with(&slot.progress.unreadable.borrow());
+        }
+        status.note_unreadable(&unreadable, self.source.volumes().geometry());
         status.job = self.dump_status();
         status.events = self.events.all();
         let (state, explanation) = self.state_words(&status);
@@ -151,7 +156,10 @@ fn sets(s: &State) -> Vec<SetStatus> {
         media: set.media.iter().map(|p| p.display().to_string()).collect(),
         fuzzy: set.end.is_some(),
         bytes: set.media_bytes,
+        unreadable_grains: set.unreadable_grains,
         unix_ms: set.unix_ms,
+        fingerprint: set.fingerprint.map(|f| f.to_string()),
+        loaded_fingerprint: None,
     };
     s.sets.iter().map(one).collect()
 }

@@ -1,6 +1,6 @@
 //! [`RealStorage`]: the file systems of this machine.
 //!
-//! New files have mode 0600, new directories 0700; descriptors do not survive an `exec`. Everything
+//! New files have mode 0600, new directories 0700, unless others may read them; descriptors do not survive an `exec`. Everything
 //! goes to the pool: even a look at a name may wait for a network file system.
 
 use std::fs;
@@ -20,12 +20,23 @@ use crate::{DirEntry, File, FileKind, Local, OpenMode, Storage};
 /// The file systems of this machine, see the module.
 pub struct RealStorage {
     pool: Arc<ThreadPool>,
+    modes: Modes,
 }
+
+/// Access to what is made.
+#[derive(Clone, Copy)]
+struct Modes {
+    file: u32,
+    directory: u32,
+}
+
+const PRIVATE: Modes = Modes { file: 0o600, directory: 0o700 };
+const READABLE: Modes = Modes { file: 0o644, directory: 0o755 };
 
 impl RealStorage {
     /// Storage whose waiting operations run in `pool`.
     pub fn new(pool: Arc<ThreadPool>) -> Self {
-        RealStorage { pool }
+        RealStorage { pool, modes: PRIVATE }
     }
 
     fn in_pool<'a, T, F>(&'a self, path: &Path, job: F) -> Local<'a, io::Result<T>>
@@ -39,9 +50,14 @@ impl RealStorage {
 }
 
 impl Storage for RealStorage {
+    fn readable_by_others(&self) -> Rc<dyn Storage> {
+        Rc::new(RealStorage { pool: self.pool.clone(), modes: READABLE })
+    }
+
     fn open<'a>(&'a self, path: &'a Path, mode: OpenMode) -> Local<'a, io::Result<Rc<dyn File>>> {
         Box::pin(async move {
-            let (fd, kind) = self.in_pool(path, move |path| open(path, mode)).await?;
+            let bits = self.modes.file;
+            let (fd, kind) = self.in_pool(path, move |path| open(path, mode, bits)).await?;
             Ok(Rc::new(RealFile::new(fd, kind, self.pool.clone())) as Rc<dyn File>)
         })
     }
@@ -60,7 +76,8 @@ impl Storage for RealStorage {
     }
 
     fn create_dir<'a>(&'a self, path: &'a Path) -> Local<'a, io::Result<()>> {
-        self.in_pool(path, create_dir)
+        let bits = self.modes.directory;
+        self.in_pool(path, move |path| create_dir(path, bits))
     }
 
     fn list<'a>(&'a self, path: &'a Path) -> Local<'a, io::Result<Vec<DirEntry>>> {
@@ -105,9 +122,9 @@ fn kind_of(found: &fs::Metadata) -> io::Result<FileKind> {
 }
 
 /// Opens, checks what was opened, and locks.
-fn open(path: &Path, mode: OpenMode) -> io::Result<(OwnedFd, FileKind)> {
+fn open(path: &Path, mode: OpenMode, bits: u32) -> io::Result<(OwnedFd, FileKind)> {
     let mut options = fs::OpenOptions::new();
-    options.read(true).write(mode != OpenMode::Read).mode(0o600);
+    options.read(true).write(mode != OpenMode::Read).mode(bits);
     let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY;
     if mode == OpenMode::CreateNew {
         options.create_new(true);
@@ -139,10 +156,10 @@ fn open(path: &Path, mode: OpenMode) -> io::Result<(OwnedFd, FileKind)> {
 }
 
 /// Makes the directory and the missing ones above it, each durable in the one that holds it.
-fn create_dir(path: &Path) -> io::Result<()> {
+fn create_dir(path: &Path, bits: u32) -> io::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     for dir in missing.into_iter().rev() {
-        match fs::DirBuilder::new().mode(0o700).create(dir) {
+        match fs::DirBuilder::new().mode(bits).create(dir) {
             Ok(()) => {}
             // Another process was quicker.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

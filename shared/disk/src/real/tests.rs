@@ -138,6 +138,16 @@ fn directories_are_private_and_names_are_listed() {
         ctx.storage.create_dir(&deep).await.unwrap();
         let mode = std::fs::metadata(dir.join("x")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+        let open = ctx.readable_by_others();
+        open.storage.create_dir(&dir.join("open/deep")).await.unwrap();
+        open.storage.replace(&dir.join("open/file"), vec![1].into()).await.unwrap();
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        rustix::process::umask(umask);
+        for (name, wanted) in [("open", 0o755), ("open/deep", 0o755), ("open/file", 0o644)] {
+            let mode = std::fs::metadata(dir.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, wanted & !umask.bits(), "{name}");
+        }
+        std::fs::remove_dir_all(dir.join("open")).unwrap();
         assert_eq!(ctx.storage.exists(&deep).await.unwrap(), Some(FileKind::Directory));
         std::os::unix::fs::symlink(&deep, dir.join("link")).unwrap();
         assert_eq!(ctx.storage.canonical(&dir.join("link")).await.unwrap(), deep);

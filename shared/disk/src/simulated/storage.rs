@@ -12,6 +12,7 @@ use super::{OpKind, SimFile, SimMachine};
 use crate::{DirEntry, File, FileKind, Local, OpenMode, Storage};
 
 /// The file systems as one process sees them; dead after a crash.
+#[derive(Clone)]
 pub struct SimStorage {
     machine: SimMachine,
     incarnation: u64,
@@ -50,6 +51,11 @@ impl SimStorage {
 }
 
 impl Storage for SimStorage {
+    /// It has no modes.
+    fn readable_by_others(&self) -> Rc<dyn Storage> {
+        Rc::new(self.clone())
+    }
+
     fn open<'a>(&'a self, path: &'a Path, mode: OpenMode) -> Local<'a, io::Result<Rc<dyn File>>> {
         Box::pin(async move {
             if mode == OpenMode::CreateNew {

@@ -1,5 +1,7 @@
 //! What a chunk counts, and the sum over chunks.
 
+use std::fmt::{self, Write};
+
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
@@ -40,7 +42,7 @@ pub fn chunk_value(chunk: &[u8]) -> u64 {
 }
 
 /// The running sum over the sampled chunks of all volumes, in any order, each exactly once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FingerprintSum {
     sum: u64,
     chunks: u64,
@@ -90,8 +92,9 @@ impl FingerprintSum {
 }
 
 /// A fingerprint as it is kept: which samples, how many chunks, the sum. Two are comparable when their
-/// seeds are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// seeds are equal and they counted the same grains. As text: its stored form in hex.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint {
     /// The random bytes from which the plan's starts were drawn.
     pub seed: [u8; 16],
@@ -128,5 +131,45 @@ impl Fingerprint {
         let sum = rest.try_into().map_err(|_| wrong("has another length"))?;
         let [chunks, sum] = [*chunks, sum].map(u64::from_le_bytes);
         Ok(Fingerprint { seed: *seed, chunks, sum })
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(")?;
+        fmt::Display::fmt(self, f)?;
+        f.write_char(')')
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> String {
+        fingerprint.to_string()
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Fingerprint, Error> {
+        let wrong = Error::Fingerprint { problem: "is not written in hex" };
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let byte = |pair: &[u8; 2]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
+        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+        match bytes {
+            Some(bytes) if rest.is_empty() => Fingerprint::from_bytes(&bytes),
+            _ => Err(wrong),
+        }
     }
 }

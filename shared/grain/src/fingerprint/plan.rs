@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{CHUNK_BYTES, Fingerprint, FingerprintSum};
-use crate::{Geometry, VolumeId};
+use crate::{Content, CutId, Geometry, GrainData, VolumeId};
 
 /// Bytes of a sample.
 pub const SAMPLE_BYTES: u64 = 65_536;
@@ -29,6 +29,14 @@ impl FingerprintPlan {
             VolumePlan::new(volume.bytes, u64::from_le_bytes(random))
         });
         FingerprintPlan { seed, volumes: volumes.collect() }
+    }
+
+    /// The plan of a cut: as random as the cut's id, and the same at every site, so that all copies of
+    /// a cut (media, loaded, committed, extracted) can be held against one another.
+    pub fn of_cut(geometry: &Geometry, cut: CutId) -> FingerprintPlan {
+        let key = blake3::derive_key("grainhaul fingerprint of a cut 1", &cut.to_bytes());
+        let seed = key.first_chunk().copied().unwrap_or_default();
+        FingerprintPlan::new(geometry, seed)
     }
 
     /// A plan made by hand.
@@ -89,7 +97,23 @@ impl FingerprintPlan {
     /// The fingerprint, if every sampled chunk was added.
     pub fn finish(&self, sum: &FingerprintSum) -> Option<Fingerprint> {
         let whole = sum.chunks() == self.chunks();
-        whole.then(|| Fingerprint { seed: self.seed, chunks: sum.chunks(), sum: sum.value() })
+        whole.then(|| self.so_far(sum))
+    }
+
+    /// The fingerprint of what was added, which may be less than everything: that of a copy that lacks
+    /// grains. Its count says so.
+    pub fn so_far(&self, sum: &FingerprintSum) -> Fingerprint {
+        Fingerprint { seed: self.seed, chunks: sum.chunks(), sum: sum.value() }
+    }
+
+    /// Adds a run of grains, sampled chunks that it holds.
+    pub fn add_grains(&self, geometry: &Geometry, sum: &mut FingerprintSum, data: &GrainData) {
+        let run = data.run;
+        let range = geometry.byte_range(run.volume, run.first, run.count);
+        match &data.content {
+            Content::Data(bytes) => self.add(sum, run.volume, range.start, bytes),
+            Content::Zero => self.add_zeros(sum, run.volume, range.start, range.end - range.start),
+        }
     }
 }
 

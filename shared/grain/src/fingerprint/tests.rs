@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Geometry, GrainSet, GrainSize, Run, VolumeId, VolumeShape};
+use crate::{Content, Geometry, GrainData, GrainSet, GrainSize, Run, VolumeId, VolumeShape};
 
 fn geometry(sizes: &[u64]) -> Geometry {
     let volume = |(i, bytes): (usize, &u64)| VolumeShape { alias: format!("v{i}"), bytes: *bytes };
@@ -188,4 +188,42 @@ fn picks_reach_every_clean_grain_alike() {
     for (grain, hits) in hits.into_iter().enumerate() {
         assert!(fair(grain).contains(&hits), "grain {grain}: {hits} picks");
     }
+}
+
+#[test]
+fn all_sites_sample_a_cut_at_the_same_places() {
+    let geometry = geometry(&[1 << 40, 9000]);
+    let plan = |byte| FingerprintPlan::of_cut(&geometry, crate::CutId::from_bytes([byte; 16]));
+    assert_eq!(plan(1), plan(1));
+    assert_ne!(plan(1), plan(2));
+}
+
+#[test]
+fn a_fingerprint_is_kept_as_text_and_bad_text_is_refused() {
+    let kept = Fingerprint { seed: [0xab; 16], chunks: 7, sum: u64::MAX };
+    let text = serde_json::to_string(&kept).unwrap();
+    assert_eq!(serde_json::from_str::<Fingerprint>(&text).unwrap(), kept);
+    for bad in ["", "0", "zz", "01ff", &format!("{kept}00"), &kept.to_string().to_uppercase()] {
+        assert!(Fingerprint::try_from(bad.to_owned()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn grains_add_up_to_what_their_bytes_do() {
+    let geometry = geometry(&[9 * 4096 + 100]);
+    let plan = FingerprintPlan::new(&geometry, [1; 16]);
+    let bytes: Vec<u8> = (0..9 * 4096 + 100).map(|i| (i / 4096 % 3 * i) as u8).collect();
+    let (mut whole, mut parts) = (FingerprintSum::new(), FingerprintSum::new());
+    plan.add(&mut whole, VolumeId(0), 0, &bytes);
+    for first in (0..10).rev() {
+        let run = Run { volume: VolumeId(0), first, count: 1 };
+        let bytes = &bytes[first as usize * 4096..bytes.len().min((first as usize + 1) * 4096)];
+        let content = match bytes.iter().all(|b| *b == 0) {
+            true => Content::Zero,
+            false => Content::Data(bytes.to_vec().into()),
+        };
+        plan.add_grains(&geometry, &mut parts, &GrainData { run, content });
+        assert_eq!(plan.finish(&parts).is_some(), first == 0);
+    }
+    assert_eq!(parts, whole);
 }

@@ -24,7 +24,7 @@ fn directory() -> Directory {
     let geometry = Geometry { grain: GrainSize::DEFAULT, volumes };
     let cut = CutFacts { cut: CutId::from_bytes([1; 16]), unix_ms: 5, lineage: vec![1, 2] };
     let mut facts = SetFacts::new(geometry, cut, Some(CutId::from_bytes([2; 16])));
-    facts.fingerprint = Some(FingerprintFacts { value: 7, plan: vec![8] });
+    facts.fingerprint = Fingerprint { chunks: 8, sum: 7, ..facts.fingerprint };
     let segment = |number: u64| {
         let mut grains = GrainSet::new();
         grains.insert_run(Run { volume: VolumeId(0), first: number * 100, count: 50 });
@@ -42,6 +42,7 @@ fn directory() -> Directory {
             data_grains: 50,
             grains: runs::encode(&grains),
             sum: RootSum::new().to_bytes(),
+            fingerprint: FingerprintSum::new(),
         }
     };
     let manifest = Manifest {
@@ -109,6 +110,8 @@ fn a_signed_contradiction_is_refused() {
     refuse(&|d| d.segments[1].medium = 0);
     refuse(&|d| d.segments[1].grains = vec![1, 0, 0xff, 0xff, 0x7f, 1]);
     refuse(&|d| d.segments[1].sum = vec![0; 10]);
+    refuse(&|d| d.facts.fingerprint.seed[0] ^= 1);
+    refuse(&|d| d.facts.fingerprint.chunks = 1 << 40);
     refuse(&|d| d.facts.unreadable = vec![9]);
     refuse(&|d| d.facts.geometry.volumes.clear());
     refuse(&|d| {

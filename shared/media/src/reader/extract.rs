@@ -6,12 +6,14 @@
 use std::future::Future;
 
 use grain::GrainSet;
+use grain::fingerprint::{Fingerprint, FingerprintPlan, FingerprintSum};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::damage::Damage;
 use super::segment_reader::{SegmentEvent, VerifiedRun};
 use super::view::SetView;
+use crate::directory::SetFacts;
 use crate::root_digest::RootSum;
 
 /// Events that may wait between the readers and the sink.
@@ -26,6 +28,15 @@ pub struct Proof {
     pub proven: GrainSet,
     /// What the root digest says.
     pub root: RootVerdict,
+    /// The fingerprint over what was read. That of a set read whole is the one in its directory.
+    pub fingerprint: Fingerprint,
+}
+
+impl Proof {
+    /// Whether everything that the set lists was read and adds up to what the source signed.
+    pub fn is_whole(&self, facts: &SetFacts) -> bool {
+        self.root == RootVerdict::Proven && self.fingerprint == facts.fingerprint
+    }
 }
 
 /// What the root digest says about the grains that were read.
@@ -65,12 +76,16 @@ impl SetView {
         drop(send);
         let mut damage = self.signed().damage.clone();
         let (mut proven, mut sum) = (GrainSet::new(), RootSum::new());
+        let geometry = &self.facts().geometry;
+        let plan = FingerprintPlan::of_cut(geometry, self.facts().cut.cut);
+        let mut samples = FingerprintSum::new();
         while let Some(event) = events.recv().await {
             match event {
                 SegmentEvent::Damage(found) => damage.push(found),
                 SegmentEvent::Run(run) => {
                     proven.insert_run(run.data.run);
                     sum.add(&run.sum);
+                    plan.add_grains(geometry, &mut samples, &run.data);
                     sink(run).await?;
                 }
             }
@@ -83,7 +98,7 @@ impl SetView {
             }
         }
         let root = self.verdict(&proven, &sum);
-        Ok(Proof { damage, proven, root })
+        Ok(Proof { damage, proven, root, fingerprint: plan.so_far(&samples) })
     }
 
     fn verdict(&self, proven: &GrainSet, sum: &RootSum) -> RootVerdict {

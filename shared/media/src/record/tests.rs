@@ -36,7 +36,10 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 fn build(data: &GrainData, sealed: bool) -> BuiltRecord {
-    build_record(data, GrainSize::MIN, Some(1), &sealer(sealed), MARKER, 9)
+    let (geometry, seed) = (geometry(), [7; 16]);
+    let fingerprint = FingerprintPlan::new(&geometry, seed);
+    let plan = RecordPlan { geometry, level: Some(1), fingerprint };
+    build_record(data, &plan, &sealer(sealed), MARKER, 9)
 }
 
 fn open(frame: &[u8], sealed: bool) -> Result<VerifiedRecord, RecordFault> {

@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use disk::Context;
+use grain::fingerprint::{FingerprintPlan, FingerprintSum};
 use grain::{Geometry, GrainSet, Run, SetId};
 use tokio::sync::Semaphore;
 use wire::SiteKeys;
@@ -11,6 +13,7 @@ use wire::SiteKeys;
 use crate::directory::SegmentFacts;
 use crate::error::MediaError;
 use crate::plan::WriterCounters;
+use crate::record::RecordPlan;
 use crate::root_digest::RootSum;
 use crate::seal::SetKey;
 
@@ -23,11 +26,12 @@ pub(super) struct Core {
     pub(super) set: SetId,
     pub(super) geometry: Geometry,
     pub(super) segment_bytes: u64,
-    pub(super) level: Option<i32>,
+    /// What the pool makes records after.
+    pub(super) records: Arc<RecordPlan>,
     pub(super) key: Option<SetKey>,
     pub(super) keys: Rc<SiteKeys>,
     /// Memory for content, in units; closed when the writer stops.
-    pub(super) memory: std::sync::Arc<Semaphore>,
+    pub(super) memory: Arc<Semaphore>,
     pub(super) memory_units: u32,
     next_segment: Cell<u64>,
     stopped: RefCell<Option<MediaError>>,
@@ -36,6 +40,7 @@ pub(super) struct Core {
     /// Grains that are durable on their medium.
     pub(super) durable: RefCell<GrainSet>,
     pub(super) sum: RefCell<RootSum>,
+    pub(super) fingerprint: Cell<FingerprintSum>,
     pub(super) finished: RefCell<Vec<SegmentFacts>>,
     pub(super) counters: RefCell<WriterCounters>,
 }
@@ -55,16 +60,21 @@ impl Core {
             set: plan.set,
             geometry: plan.geometry.clone(),
             segment_bytes: plan.segment_bytes,
-            level: plan.level,
+            records: Arc::new(RecordPlan {
+                geometry: plan.geometry.clone(),
+                level: plan.level,
+                fingerprint: FingerprintPlan::of_cut(&plan.geometry, plan.cut.cut),
+            }),
             key,
             keys: plan.keys.clone(),
-            memory: std::sync::Arc::new(Semaphore::new(memory_units as usize)),
+            memory: Arc::new(Semaphore::new(memory_units as usize)),
             memory_units,
             next_segment: Cell::new(next_segment),
             stopped: RefCell::default(),
             accepted: RefCell::default(),
             durable: RefCell::default(),
             sum: RefCell::default(),
+            fingerprint: Cell::default(),
             finished: RefCell::default(),
             counters: RefCell::new(WriterCounters {
                 medium_bytes: vec![0; media],
@@ -102,6 +112,9 @@ impl Core {
         let mut durable = self.durable.borrow_mut();
         durable.union_with(grains);
         self.sum.borrow_mut().add(sum);
+        let mut fingerprint = self.fingerprint.get();
+        fingerprint.merge(facts.fingerprint);
+        self.fingerprint.set(fingerprint);
         let mut counters = self.counters.borrow_mut();
         counters.segments += 1;
         counters.durable_grains = durable.len();

@@ -45,7 +45,7 @@ pub(super) async fn finish(writer: &SetWriter, info: FinishInfo) -> Result<SetSu
     }
     let facts = SetFacts {
         fuzzy_end: info.fuzzy_end,
-        fingerprint: info.fingerprint,
+        fingerprint: core.records.fingerprint.so_far(&core.fingerprint.get()),
         root_digest: core.sum.borrow().finish(&core.geometry),
         grains: core.durable.borrow().len(),
         data_grains: segments.iter().map(|facts| facts.data_grains).sum(),
@@ -125,6 +125,7 @@ fn summary(directory: &Directory) -> SetSummary {
     SetSummary {
         set: directory.manifest.set,
         root_digest: directory.facts.root_digest,
+        fingerprint: directory.facts.fingerprint,
         grains: directory.facts.grains,
         data_grains: directory.facts.data_grains,
         segments: directory.segments.len() as u64,

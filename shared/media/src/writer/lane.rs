@@ -125,12 +125,12 @@ impl Lane {
         open.assigned += 1;
         open.assigned_bytes += limit;
         let (sealer, marker) = (open.sealer.clone(), open.marker);
-        let (grain, level) = (self.core.geometry.grain, self.core.level);
+        let plan = self.core.records.clone();
         let bytes = piece.bytes();
         let Piece { data, memory } = piece;
         let ctx = self.core.ctx.clone();
         let build = async move {
-            ctx.offload(move || build_record(&data, grain, level, &sealer, marker, number)).await
+            ctx.offload(move || build_record(&data, &plan, &sealer, marker, number)).await
         };
         let built = tokio::task::spawn_local(build);
         self.sealing.push_back(Sealing { built, number, limit, bytes, memory });

@@ -56,14 +56,14 @@ impl SetWriter {
     /// Begins a set on empty media. A directory that is not there is made; one that holds files of
     /// another set is refused by name.
     pub async fn create(ctx: &Context, plan: SetPlan) -> Result<SetWriter, MediaError> {
-        prepare::create(ctx, plan).await
+        prepare::create(&open_to_carriers(ctx, &plan), plan).await
     }
 
     /// Takes up a set whose writing was interrupted: `plan.set` is its id, `plan.media` all its
     /// directories in any order. Finished segments count (they are returned), others are removed, and
     /// segment numbers go on above every one that was seen.
     pub async fn resume(ctx: &Context, plan: SetPlan) -> Result<(SetWriter, GrainSet), MediaError> {
-        resume::resume(ctx, plan).await
+        resume::resume(&open_to_carriers(ctx, &plan), plan).await
     }
 
     /// The set being written.
@@ -203,6 +203,12 @@ impl SetWriter {
         let dirs: Vec<_> = self.plan.media.clone();
         remove_set(&self.core.ctx, self.core.set, &dirs).await
     }
+}
+
+/// What is sealed may be read by whoever carries the disks, who then can check them without being
+/// root. What is not stays private.
+fn open_to_carriers(ctx: &Context, plan: &SetPlan) -> Context {
+    if plan.sealed() { ctx.readable_by_others() } else { ctx.clone() }
 }
 
 impl Drop for SetWriter {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk::{File, OpenMode};
 use grain::GrainSet;
+use grain::fingerprint::FingerprintSum;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,7 @@ pub(super) struct OpenSegment {
     entries: Vec<IndexEntry>,
     grains: GrainSet,
     sum: RootSum,
+    fingerprint: FingerprintSum,
     data_grains: u64,
     /// Records handed to the pool for this segment, and the most bytes that those not yet appended
     /// can take.
@@ -95,6 +97,7 @@ impl OpenSegment {
             entries: Vec::new(),
             grains: GrainSet::new(),
             sum: RootSum::new(),
+            fingerprint: FingerprintSum::new(),
             data_grains: 0,
             assigned: 0,
             assigned_bytes: 0,
@@ -128,6 +131,7 @@ impl OpenSegment {
         });
         self.grains.insert_run(built.run);
         self.sum.add(&built.sum);
+        self.fingerprint.merge(built.fingerprint);
         self.data_grains += built.data_grains;
         self.write(built.frame, Some(memory)).await?;
         self.core.counters.borrow_mut().records += 1;
@@ -215,6 +219,7 @@ impl OpenSegment {
             data_grains: self.data_grains,
             grains: runs::encode(&self.grains),
             sum: self.sum.to_bytes(),
+            fingerprint: self.fingerprint,
         };
         let grains = std::mem::take(&mut self.grains);
         Ok(DurableSegment { facts, index, grains, sum: self.sum.clone() })

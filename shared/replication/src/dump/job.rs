@@ -30,6 +30,8 @@ pub struct DumpProgress {
     pub session: Cell<Counters>,
     /// Bytes on each medium.
     pub medium_bytes: RefCell<Vec<u64>>,
+    /// Grains that could not be read so far.
+    pub unreadable_grains: Cell<u64>,
     /// True once the set is no point in time.
     pub fuzzy: Cell<bool>,
     /// How long the cut kept writers waiting, in microseconds.
@@ -45,6 +47,8 @@ pub struct DumpEnd {
     pub cut: CutId,
     /// Set when it is fuzzy.
     pub fuzzy_end: Option<CutId>,
+    /// Grains that the disk did not give: they are not in the set, and named in its directory.
+    pub unreadable: GrainSet,
 }
 
 /// A dump under way.
@@ -91,6 +95,7 @@ impl DumpJob {
             options: saved.to_json()?,
             root_digest: None,
             fingerprint: None,
+            unreadable_grains: 0,
             media_bytes: 0,
         };
         let job = DumpJob::new(source, set, pause.cut.id, session, request, false);
@@ -178,6 +183,8 @@ impl DumpJob {
                     record.stage = SetStage::Finished;
                     record.end = end.fuzzy_end;
                     record.root_digest = Some(hex(&end.summary.root_digest));
+                    record.fingerprint = Some(end.summary.fingerprint);
+                    record.unreadable_grains = end.unreadable.len();
                     record.media_bytes = end.summary.medium_bytes.iter().sum();
                 })
                 .await?;
@@ -226,9 +233,10 @@ impl DumpJob {
         } else {
             None
         };
-        let info = FinishInfo { fuzzy_end, ..FinishInfo::default() };
+        let unreadable = self.session.unreadable();
+        let info = FinishInfo { fuzzy_end, unreadable: unreadable.clone() };
         let summary = writer.finish(info).await?;
-        Ok(DumpEnd { summary, cut: self.cut, fuzzy_end })
+        Ok(DumpEnd { summary, cut: self.cut, fuzzy_end, unreadable })
     }
 
     /// Reads and pushes, several runs at a time.
@@ -278,6 +286,7 @@ impl DumpJob {
         progress.done_grains.set(progress.done_grains.get() + grains);
         progress.data_bytes.set(progress.data_bytes.get() + bytes);
         progress.session.set(self.session.counters());
+        progress.unreadable_grains.set(self.session.unreadable().len());
         progress.fuzzy.set(self.resumed || self.session.is_fuzzy());
         *progress.medium_bytes.borrow_mut() = writer.counters().medium_bytes;
         Ok(())

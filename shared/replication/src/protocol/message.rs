@@ -150,6 +150,11 @@ pub enum Message {
         /// Which.
         run: Run,
     },
+    /// Source: its disk does not give these; they do not come in this catch-up.
+    Unreadable {
+        /// Which.
+        run: Run,
+    },
     /// Source: everything of that pull that was not pushed before has been sent.
     Pulled {
         /// Which pull.

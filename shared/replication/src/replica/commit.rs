@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use grain::lineage::{HeldCuts, commit as commit_rule};
-use grain::{CutId, Lineage};
+use grain::{CutId, GrainSet, Lineage, Run};
 use serde::{Deserialize, Serialize};
 
 use super::Replica;
-use super::missing::free;
+use super::missing::{MissingMap, free};
 use crate::state::{ClosedLayer, LayerRef, State};
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub(super) struct CommitBody {
     pub(super) cut: CutId,
     pub(super) unix_ms: u64,
     pub(super) layer: Option<ClosedLayer>,
+    /// What the source could not read: missing from the commit on.
+    pub(super) unreadable: Vec<Run>,
 }
 
 impl CommitBody {
@@ -36,15 +38,20 @@ impl CommitBody {
 
 impl Replica {
     /// Commits the catch-up, of which everything has arrived. Gives the cut.
-    pub(super) async fn commit_pull(self: &Rc<Self>) -> Result<CutId> {
-        let (record, left) = {
+    ///
+    /// What the source cannot read is missing from then on. A consistent replica would lose its point in
+    /// time by that, and stays where it is unless `accept_unreadable`.
+    pub(super) async fn commit_pull(self: &Rc<Self>, accept_unreadable: bool) -> Result<CutId> {
+        let (record, left, unreadable) = {
             let pull = self.pull.borrow();
             let pull = pull.as_ref().ok_or_else(|| Error::State("no catch-up".to_owned()))?;
-            (pull.record().clone(), pull.remaining_len())
+            (pull.record().clone(), pull.remaining_len(), pull.unreadable())
         };
+        let left = left - unreadable.len();
         if left > 0 {
             return Err(Error::Peer(format!("{left} grains of the catch-up never arrived")));
         }
+        self.may_lack(&unreadable, accept_unreadable).await?;
         let newest = record.sessions.last().copied();
         let newest = newest.ok_or_else(|| Error::State("a catch-up without session".to_owned()))?;
         let grains = self.pull.borrow().as_ref().map_or(0, |p| p.union().len());
@@ -61,6 +68,7 @@ impl Replica {
             cut: newest.cut,
             unix_ms: record.unix_ms,
             layer,
+            unreadable: unreadable.runs().collect(),
         };
         if record.direct {
             // What arrived since the last sync may be lost when this one fails, and is asked for again.
@@ -80,11 +88,41 @@ impl Replica {
         Ok(newest.cut)
     }
 
+    /// Whether the commit may lack these grains. If not, they are named in the state.
+    async fn may_lack(&self, unreadable: &GrainSet, accepted: bool) -> Result<()> {
+        if unreadable.is_empty() || accepted || !self.is_consistent() {
+            return Ok(());
+        }
+        self.store
+            .update(|s| {
+                if let Some(replica) = &mut s.replica {
+                    replica.unreadable = unreadable.runs().collect();
+                }
+            })
+            .await?;
+        Err(Error::Unreadable(format!(
+            "the source cannot read {}; this replica stays consistent at its cut, and keeps what has \
+             arrived",
+            self.places(unreadable)
+        )))
+    }
+
+    /// Grains in words: how many, and where the first ones are.
+    pub(super) fn places(&self, grains: &GrainSet) -> String {
+        let shown: Vec<_> = grains.runs().take(4).map(|run| self.volumes.place(run)).collect();
+        let more = if grains.runs().count() > shown.len() { ", ..." } else { "" };
+        format!("{} grains ({}{more})", grains.len(), shown.join(", "))
+    }
+
     /// Takes a durable commit over into the state. Idempotent by its number.
     pub(super) async fn install_commit(&self, body: CommitBody, number: u64) -> Result<()> {
+        let unreadable: GrainSet = body.unreadable.iter().copied().collect();
+        let damaged = MissingMap::make(&self.pool, &unreadable).await?;
+        // From here to the save memory and state change together.
+        let damaged_at = damaged.as_ref().map(|(at, _)| *at);
         let pull = self.pull.borrow_mut().take();
         let mut freed: Vec<LayerRef> = Vec::new();
-        freed.extend(self.damaged.forget());
+        freed.extend(self.damaged.put(damaged));
         freed.extend(self.unloaded.forget());
         self.store.change(|s| {
             let Some(replica) = &mut s.replica else { return };
@@ -94,9 +132,14 @@ impl Replica {
                     freed.push(pull.union);
                 }
             }
-            replica.damaged = None;
+            replica.damaged = damaged_at;
+            replica.unreadable = body.unreadable;
             replica.unloaded = None;
             replica.fuzzy_end = None;
+            if let Some(seed) = replica.seed.as_mut().filter(|seed| seed.differs()) {
+                // Only a comparison of everything gets here.
+                seed.loaded_fingerprint = None;
+            }
             replica.commit_number = number;
             replica.committed_unix_ms = Some(body.unix_ms);
             s.lineage = body.lineage;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grain::attach::{Means, Overwrite, Role, Rule, Side, Verdict};
 use grain::lineage::{Holding, layers_used};
-use grain::{CutId, CutReason, GrainSet, Layer};
+use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
 
 use super::Replica;
 use super::gather::Gather;
@@ -25,10 +25,15 @@ pub struct FollowSettings {
     pub once: bool,
     /// Compare digests of all grains first.
     pub compare: bool,
+    /// A consistent replica goes on without what the source cannot read, and is inconsistent until it
+    /// can.
+    pub accept_unreadable: bool,
     /// Pull what is on media that were not loaded yet.
     pub pull_unloaded: bool,
     /// Time between cycles once in step.
     pub interval: Duration,
+    /// Time between fingerprints of commits while following.
+    pub fingerprint_every: Duration,
     /// Samples compared at the first attach after a start or load.
     pub samples: u32,
     /// Bytes written at the source since the last commit that still count as in step.
@@ -43,7 +48,9 @@ impl Default for FollowSettings {
             once: false,
             compare: false,
             pull_unloaded: false,
+            accept_unreadable: false,
             interval: Duration::from_secs(10),
+            fingerprint_every: Duration::from_secs(3600),
             samples: 1000,
             in_step_bytes: 16 << 20,
             max_rounds: 64,
@@ -79,6 +86,7 @@ pub async fn follow(
             replica.distrust_pull().await?;
         }
         Err(Error::State(text)) => connection.refuse("state", text).await,
+        Err(Error::Unreadable(text)) => connection.refuse("unreadable", text).await,
         _ => connection.close(),
     }
     replica.in_step.set(false);
@@ -136,9 +144,14 @@ impl Following<'_> {
             let settled = self.round(want, inbox).await?;
             want = Want::Delta;
             rounds += 1;
-            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes;
+            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes
+                && self.replica.lacks_only_unreadable();
             self.replica.in_step.set(in_step);
+            if in_step {
+                self.take_generation().await;
+            }
             if in_step && self.settings.once {
+                self.whole()?;
                 return Ok(FollowEnd::InStep(settled.cut));
             }
             if in_step {
@@ -151,6 +164,33 @@ impl Following<'_> {
                     settled.remaining_bytes
                 )));
             }
+        }
+    }
+
+    /// Whether nothing is missing that the source could not read.
+    fn whole(&self) -> Result<()> {
+        let missing = self.replica.unreadable();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unreadable(format!(
+            "everything has arrived but what the source cannot read: {}",
+            self.replica.places(&missing)
+        )))
+    }
+
+    /// In step, and so with time for it: the fingerprint of the commit, at once or at intervals. That
+    /// it cannot be had ends nothing.
+    async fn take_generation(&self) {
+        let now = tokio::time::Instant::now();
+        let taken = self.replica.generation_taken.get();
+        let due = taken.is_none_or(|at| now - at >= self.settings.fingerprint_every);
+        if !self.settings.once && !due {
+            return;
+        }
+        self.replica.generation_taken.set(Some(now));
+        if let Err(error) = self.replica.take_generation().await {
+            tracing::warn!(%error, "no fingerprint of this commit");
         }
     }
 
@@ -167,6 +207,9 @@ impl Following<'_> {
                 "{waiting} grains are on media that were not loaded yet; load them, or give up \
                  waiting with --pull-unloaded"
             )));
+        }
+        if !self.settings.compare {
+            self.replica.trusted_seed()?;
         }
         let loses_here = match self.verdict.overwrite {
             Overwrite::ByItself { .. } => true,
@@ -208,12 +251,12 @@ impl Following<'_> {
         let checked = Message::Checked { compared, different: different.clone() };
         self.connection.send(&checked).await?;
         if let Some((volume, grain)) = different.first() {
-            let bytes = self.replica.volumes().geometry().grain.bytes();
+            let run = Run { volume: VolumeId(*volume), first: *grain, count: 1 };
             return Err(Error::Fingerprint(format!(
-                "{} of {compared} samples differ, the first at byte {} of volume {volume}; \
-                 nothing was written. `serve --compare` finds and pulls what differs",
+                "{} of {compared} samples differ, the first at {}; nothing was written. \
+                 `serve --compare` finds and pulls what differs",
                 different.len(),
-                grain * bytes
+                self.replica.volumes().place(run)
             )));
         }
         let now = self.replica.context().unix_ms();
@@ -260,7 +303,7 @@ impl Following<'_> {
                 self.replica.begin_pull(announced).await?;
                 let gather = Gather::new(self.replica, self.connection.clone(), suspected);
                 gather.run(inbox).await?;
-                let cut = self.replica.commit_pull().await?;
+                let cut = self.replica.commit_pull(self.settings.accept_unreadable).await?;
                 // Of the next round: nothing that this side keeps is needed before this cut.
                 self.theirs.lineage = known;
                 self.theirs.layers.clear();

@@ -113,6 +113,10 @@ impl Gather {
                     inner.comes(run)?;
                     inner.replica.receive_same(run)?;
                 }
+                Message::Unreadable { run } => {
+                    inner.comes(run)?;
+                    inner.replica.receive_unreadable(run)?;
+                }
                 Message::Pulled { .. } if inner.outstanding.get() > 0 => {
                     inner.outstanding.set(inner.outstanding.get() - 1);
                 }

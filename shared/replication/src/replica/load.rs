@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use grain::fingerprint::Fingerprint;
 use grain::{Content, GrainData, GrainSet, Lineage, Run, SetId};
 use media::{Damage, KeySource, SegmentEvent, SetView};
 use wire::Identity;
@@ -54,8 +55,13 @@ pub struct LoadReport {
     pub damaged_grains: u64,
     /// Grains that wait for media not given.
     pub waiting_grains: u64,
+    /// Grains that the source could not read: they are on no medium.
+    pub unreadable_grains: u64,
     /// Numbers of the media that were here, and how many the set has.
     pub media: (Vec<u16>, u16),
+    /// The fingerprint of what stands in the volumes, equal to that of the set; none while some of the
+    /// set is missing.
+    pub fingerprint: Option<Fingerprint>,
     /// True when the set is fuzzy: no consistent image before the first catch-up.
     pub fuzzy: bool,
 }
@@ -85,7 +91,8 @@ impl Replica {
             .map_err(|e: wire::Error| Error::State(format!("the source's identity: {e}")))?;
         let view = SetView::open(&self.ctx, &request.dirs, &request.keys, Some(&source)).await?;
         if !self.begin_load(&view).await? {
-            return Ok(self.already(&view));
+            let fingerprint = self.check_seed(&view).await?;
+            return Ok(LoadReport { fingerprint, ..self.already(&view) });
         }
         let before = self.unloaded.set();
         let mut here = view.listed();
@@ -107,6 +114,7 @@ impl Replica {
         drop(loading);
         let lost = self.settle_load(&view, here).await?;
         self.check_due.set(true);
+        let fingerprint = self.check_seed(&view).await?;
         Ok(LoadReport {
             set: view.signed().set(),
             loaded_grains: written,
@@ -114,7 +122,9 @@ impl Replica {
             damage: damage.iter().map(ToString::to_string).collect(),
             damaged_grains: lost,
             waiting_grains: self.unloaded.len(),
+            unreadable_grains: unreadable_of(&view).len(),
             media: media_of(&view),
+            fingerprint,
             fuzzy: view.facts().fuzzy_end.is_some(),
         })
     }
@@ -128,7 +138,9 @@ impl Replica {
             damage: Vec::new(),
             damaged_grains: 0,
             waiting_grains: 0,
+            unreadable_grains: unreadable_of(view).len(),
             media: media_of(view),
+            fingerprint: None,
             fuzzy: view.facts().fuzzy_end.is_some(),
         }
     }
@@ -182,13 +194,15 @@ impl Replica {
         let mut unlisted = GrainSet::full(self.volumes.geometry());
         unlisted.subtract(&listed);
         let damaged = self.damaged.add(&self.pool, &unlisted).await?;
+        let unreadable = unreadable_of(view).runs().collect();
         let unloaded = self.unloaded.add(&self.pool, &listed).await?;
         let seed = SeedRecord {
             set,
             cut: facts.cut.cut,
             loaded: Vec::new(),
             media: u32::from(media_of(view).1),
-            fingerprint: facts.fingerprint.as_ref().map(|f| f.value),
+            fingerprint: facts.fingerprint,
+            loaded_fingerprint: None,
         };
         self.store
             .update(|s| {
@@ -196,6 +210,7 @@ impl Replica {
                 if let Some(replica) = &mut s.replica {
                     replica.damaged = damaged;
                     replica.unloaded = unloaded;
+                    replica.unreadable = unreadable;
                     replica.fuzzy_end = facts.fuzzy_end;
                     replica.committed_unix_ms = Some(facts.cut.unix_ms);
                     replica.seed = Some(seed);
@@ -340,6 +355,11 @@ impl Loading<'_> {
             })
             .await
     }
+}
+
+/// What the source could not read. The directory was checked when it was opened.
+fn unreadable_of(view: &SetView) -> GrainSet {
+    view.facts().unreadable().unwrap_or_default()
 }
 
 /// Numbers of the media that are here, and how many the set has.

@@ -53,6 +53,11 @@ impl MissingMap {
         self.handle().map_or(0, |map| map.with_set(GrainSet::len))
     }
 
+    pub(super) fn intersects(&self, set: &GrainSet) -> bool {
+        self.handle()
+            .is_some_and(|map| map.with_set(|mine| set.runs().any(|run| mine.intersects(run))))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -74,6 +79,26 @@ impl MissingMap {
         map.union_with(set);
         map.sync().await?;
         Ok(self.at())
+    }
+
+    /// A map with these grains, durable, that is not in use yet.
+    pub(super) async fn make(
+        pool: &MapPool,
+        set: &GrainSet,
+    ) -> Result<Option<(LayerRef, MapFile)>> {
+        if set.is_empty() {
+            return Ok(None);
+        }
+        let (at, map) = pool.create(MapKind::Missing).await?;
+        map.union_with(set);
+        map.sync().await?;
+        Ok(Some((at, map)))
+    }
+
+    /// Puts what [`MissingMap::make`] made in the place of the map that there was. Gives the file of the
+    /// old one, to be freed by the record that forgets it.
+    pub(super) fn put(&self, made: Option<(LayerRef, MapFile)>) -> Option<LayerRef> {
+        self.map.replace(made).map(|(at, _)| at)
     }
 
     /// Strikes grains that are in the base, synced.

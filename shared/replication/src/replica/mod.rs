@@ -10,6 +10,7 @@ mod commit;
 mod facts;
 mod follow;
 mod gather;
+mod generation;
 mod load;
 mod missing;
 mod pull;
@@ -25,7 +26,7 @@ use grain::{CutId, GrainSet};
 use journal::Journal;
 use tokio::sync::Mutex;
 
-use crate::state::StateStore;
+use crate::state::{SeedRecord, State, StateStore};
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
 
@@ -66,6 +67,24 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// That of a replica which follows nobody, with grains that wait for their medium or that are
+    /// damaged, or none.
+    pub fn at_rest(s: &State, waits: bool, lacks: bool) -> Condition {
+        let replica = s.replica.as_ref();
+        let direct = replica.and_then(|r| r.pull.as_ref()).is_some_and(|p| p.direct);
+        let fuzzy = replica.and_then(|r| r.fuzzy_end).is_some();
+        let differs = replica.and_then(|r| r.seed.as_ref()).is_some_and(SeedRecord::differs);
+        if s.lineage.head().is_none() {
+            Condition::Empty
+        } else if waits {
+            Condition::Loading
+        } else if direct || fuzzy || differs || lacks {
+            Condition::Inconsistent
+        } else {
+            Condition::Consistent
+        }
+    }
+
     /// The word for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -100,6 +119,8 @@ pub struct Replica {
     progress: Rc<PullProgress>,
     /// The next attach compares samples.
     check_due: Cell<bool>,
+    /// When the fingerprint of a commit was last taken in this run.
+    generation_taken: Cell<Option<tokio::time::Instant>>,
 }
 
 impl Replica {
@@ -128,6 +149,18 @@ impl Replica {
         self.damaged.set()
     }
 
+    /// Of them, what the source could not read at the last catch-up. It may also name grains that a
+    /// consistent replica waits for.
+    pub fn unreadable(&self) -> GrainSet {
+        let runs = self.store.with(|s| s.replica.as_ref().map(|r| r.unreadable.clone()));
+        runs.unwrap_or_default().into_iter().collect()
+    }
+
+    /// Nothing is missing that another catch-up would bring.
+    fn lacks_only_unreadable(&self) -> bool {
+        self.damaged.is_empty() || self.damaged.set().is_subset(&self.unreadable())
+    }
+
     /// Grains on media that were not loaded yet.
     pub fn unloaded(&self) -> GrainSet {
         self.unloaded.set()
@@ -145,22 +178,10 @@ impl Replica {
 
     /// The state shown.
     pub fn condition(&self) -> Condition {
-        let (empty, direct, fuzzy) = self.store.with(|s| {
-            let replica = s.replica.as_ref();
-            let direct = replica.and_then(|r| r.pull.as_ref()).is_some_and(|p| p.direct);
-            let fuzzy = replica.and_then(|r| r.fuzzy_end).is_some();
-            (s.lineage.head().is_none(), direct, fuzzy)
-        });
-        if empty {
-            Condition::Empty
-        } else if !self.unloaded.is_empty() {
-            Condition::Loading
-        } else if direct || fuzzy || !self.damaged.is_empty() {
-            Condition::Inconsistent
-        } else if self.in_step.get() {
-            Condition::Current
-        } else {
-            Condition::Consistent
+        let (waits, lacks) = (!self.unloaded.is_empty(), !self.damaged.is_empty());
+        match self.store.with(|s| Condition::at_rest(s, waits, lacks)) {
+            Condition::Consistent if self.in_step.get() => Condition::Current,
+            other => other,
         }
     }
 

@@ -17,6 +17,9 @@ use crate::protocol::Want;
 use crate::state::{PullRecord, PullSession};
 use crate::{Error, Result};
 
+/// Grains that a source may say it cannot read: no honest one has more, and the commit names them all.
+const MOST_UNREADABLE: u64 = 8192;
+
 /// What the operator sees of a catch-up.
 #[derive(Debug, Default)]
 pub struct PullProgress {
@@ -38,6 +41,8 @@ pub struct PullProgress {
 pub(super) struct ActivePull {
     record: PullRecord,
     remaining: RefCell<GrainSet>,
+    /// Of them, what the source cannot read.
+    unreadable: RefCell<GrainSet>,
     /// Arrived in the base and not synced (direct only).
     unsynced: RefCell<GrainSet>,
     remaining_map: MapFile,
@@ -68,6 +73,7 @@ impl ActivePull {
         ActivePull {
             record,
             remaining: RefCell::new(remaining),
+            unreadable: RefCell::default(),
             unsynced: RefCell::default(),
             remaining_map,
             union_map,
@@ -92,6 +98,20 @@ impl ActivePull {
 
     pub(super) fn remaining_len(&self) -> u64 {
         self.remaining.borrow().len()
+    }
+
+    /// Notes what the source cannot read; false when that is more than a bad place or two of a disk.
+    pub(super) fn cannot_come(&self, run: Run) -> bool {
+        let mut unreadable = self.unreadable.borrow_mut();
+        unreadable.insert_run(run);
+        unreadable.len() <= MOST_UNREADABLE
+    }
+
+    /// What the source cannot read of what has not arrived.
+    pub(super) fn unreadable(&self) -> GrainSet {
+        let mut unreadable = self.unreadable.borrow().clone();
+        unreadable.intersect_with(&self.remaining.borrow());
+        unreadable
     }
 
     pub(super) fn union(&self) -> GrainSet {

@@ -74,6 +74,20 @@ impl Replica {
         Ok(())
     }
 
+    /// The source's disk does not give these. They stay asked for until the commit settles what that
+    /// means.
+    pub(super) fn receive_unreadable(&self, run: Run) -> Result<()> {
+        let pull = self.pull.borrow();
+        let Some(pull) = pull.as_ref().filter(|pull| pull.expects(run)) else {
+            return Err(Error::Peer(format!("{run:?} was not asked for, or came twice")));
+        };
+        if !pull.cannot_come(run) {
+            return Err(Error::Peer("it can read next to nothing".to_owned()));
+        }
+        tracing::error!(place = self.volumes.place(run), "the source cannot read this");
+        Ok(())
+    }
+
     fn arrived(&self, run: Run, in_base: bool) {
         if let Some(pull) = self.pull.borrow().as_ref() {
             pull.arrived(run, in_base);

@@ -64,6 +64,7 @@ impl Replica {
             following: Mutex::new(()),
             progress: Rc::default(),
             check_due: Cell::new(true),
+            generation_taken: Cell::new(None),
         });
         replica.take_up(found).await?;
         Ok(replica)

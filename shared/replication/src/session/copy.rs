@@ -5,6 +5,7 @@
 //! takes from [`CopySession::next`] or [`CopySession::take`] and [`CopySession::next_preserved`].
 
 mod read;
+mod unreadable;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,13 +15,19 @@ use grain::{Content, CutId, GrainData, GrainSet, Run, VolumeId};
 use tokio::sync::{Notify, oneshot};
 
 use super::store::{SideFile, Store};
-use crate::volumes::{Volumes, split_zeros};
+use crate::volumes::Volumes;
 use crate::{Error, Result};
 
 /// Bytes read in one piece.
 const PIECE_BYTES: u64 = 1 << 20;
 /// Grains whose holes are looked up in one piece.
 const HOLE_GRAINS: u64 = 1 << 24;
+/// More grains than this, and more than one of 64 of the volumes, that cannot be read are no bad places
+/// any more but a broken disk, which ends the session. (Of the volumes, not of the set: a catch-up may
+/// ask for nothing but the bad places that a dump left out.)
+const LEAST_UNREADABLE: u64 = 16;
+/// More than this are, whatever the size.
+const MOST_UNREADABLE: u64 = 4096;
 /// The same in a skipping session, where a write spoils all that is claimed at the moment.
 const SKIP_GRAINS: u64 = 1024;
 
@@ -69,7 +76,7 @@ pub enum Ended {
     Overflow,
     /// Asked for.
     Cancelled,
-    /// A read of the base failed; the grain cannot be had.
+    /// Too many reads of the base failed, or what was preserved cannot be read back.
     ReadFailed,
 }
 
@@ -106,6 +113,10 @@ struct State {
     /// Preserved runs that are being read back for the sink.
     in_hand: u64,
     skipped: GrainSet,
+    /// Could not be read; of them, what the sink was not told yet.
+    unreadable: GrainSet,
+    untold: GrainSet,
+    unreadable_limit: u64,
     preserved: u64,
     cursor: (VolumeId, u64),
     fuzzy: bool,
@@ -134,6 +145,8 @@ fn overlap(a: Run, b: Run) -> bool {
 impl CopySession {
     /// A session over `set` at `cut`. The gate is closed while it is made and installed.
     pub fn new(cut: CutId, set: GrainSet, volumes: Rc<Volumes>, options: Options) -> Rc<Self> {
+        let unreadable_limit = volumes.geometry().total_grains() / 64;
+        let unreadable_limit = unreadable_limit.clamp(LEAST_UNREADABLE, MOST_UNREADABLE);
         Rc::new(CopySession {
             cut,
             volumes,
@@ -148,6 +161,9 @@ impl CopySession {
                 store: Store::new(options.buffer_bytes, options.side),
                 in_hand: 0,
                 skipped: GrainSet::new(),
+                unreadable: GrainSet::new(),
+                untold: GrainSet::new(),
+                unreadable_limit,
                 preserved: 0,
                 cursor: (VolumeId(0), 0),
                 fuzzy: options.fuzzy,
@@ -226,9 +242,10 @@ impl CopySession {
     }
 
     async fn preserve(&self, piece: Run, number: u64) {
-        match self.volumes.read(piece).await {
-            Ok(bytes) => {
-                for part in self.parts(piece, bytes) {
+        match self.read_readable(piece).await {
+            Ok(found) => {
+                self.note_unreadable(&found.unreadable);
+                for part in found.data.into_iter().flat_map(|data| self.parts(data)) {
                     let run = part.run;
                     if !self.keep(part).await {
                         // Read live later, if at all: the session is fuzzy or has ended.
@@ -249,24 +266,19 @@ impl CopySession {
     }
 
     /// Data and zero runs, small enough that several fit into the buffer.
-    fn parts(&self, piece: Run, bytes: bytes::Bytes) -> Vec<GrainData> {
+    fn parts(&self, part: GrainData) -> Vec<GrainData> {
         let grain = self.volumes.geometry().grain.bytes();
         let most = (self.buffer_bytes / 4 / grain).max(1);
+        let Content::Data(bytes) = part.content else { return vec![part] };
         let mut parts = Vec::new();
-        for part in split_zeros(self.volumes.geometry(), piece, bytes) {
-            let Content::Data(bytes) = part.content else {
-                parts.push(part);
-                continue;
-            };
-            let mut done = 0;
-            while done < part.run.count {
-                let count = most.min(part.run.count - done);
-                let run = Run { first: part.run.first + done, count, ..part.run };
-                let from = (done * grain) as usize;
-                let to = bytes.len().min(((done + count) * grain) as usize);
-                parts.push(GrainData { run, content: Content::Data(bytes.slice(from..to)) });
-                done += count;
-            }
+        let mut done = 0;
+        while done < part.run.count {
+            let count = most.min(part.run.count - done);
+            let run = Run { first: part.run.first + done, count, ..part.run };
+            let from = (done * grain) as usize;
+            let to = bytes.len().min(((done + count) * grain) as usize);
+            parts.push(GrainData { run, content: Content::Data(bytes.slice(from..to)) });
+            done += count;
         }
         parts
     }

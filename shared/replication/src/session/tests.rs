@@ -230,8 +230,23 @@ fn a_skipping_session_gives_nothing_that_was_written_since() {
     }
 }
 
+/// Takes everything in the middle of faults, calms the disk after an error, and goes on.
+async fn take_all(copy: &Rc<CopySession>, volumes: &Volumes, calm: impl Fn()) -> (Sink, u32) {
+    let (mut sink, mut errors) = (Sink::default(), 0);
+    loop {
+        match copy.next().await {
+            Ok(Some(data)) => data.into_iter().for_each(|data| sink.take(volumes, data)),
+            Ok(None) => return (sink, errors),
+            Err(_) => {
+                errors += 1;
+                calm();
+            }
+        }
+    }
+}
+
 #[test]
-fn a_failed_read_gives_nothing_twice_and_nothing_new() {
+fn a_disk_that_gives_nothing_ends_in_an_error_and_nothing_comes_twice_or_new() {
     run(async {
         let machine = SimMachine::new(6);
         let (_, volumes) = volumes(&machine).await;
@@ -240,25 +255,76 @@ fn a_failed_read_gives_nothing_twice_and_nothing_new() {
         let flag = fails.clone();
         machine.set_latency(Duration::from_millis(1)..Duration::from_millis(2));
         machine.set_fault_hook(move |op| {
-            // The long read of the sink, not that of the writer.
-            let long = op.kind == OpKind::Read && op.len > 8 * GRAIN;
-            if flag.get() && long { Fault::Io } else { Fault::None }
+            // Not the read of the writer.
+            let of_sink = op.kind == OpKind::Read && op.offset < 400 * GRAIN;
+            if flag.get() && of_sink { Fault::Io } else { Fault::None }
         });
         let full = GrainSet::full(volumes.geometry());
         let copy = session(&volumes, full, options(100 * GRAIN, Overflow::Abort));
-        let mut sink = Sink::default();
         let reading = tokio::task::spawn_local({
-            let copy = copy.clone();
-            async move { copy.next().await.map(drop) }
+            let (copy, volumes) = (copy.clone(), volumes.clone());
+            async move { take_all(&copy, &volumes, || fails.set(false)).await }
         });
         // Beyond the first MiB: given back as soon as the reader knows that there is no hole.
         tokio::time::sleep(Duration::from_micros(2100)).await;
         overwrite(&copy, &volumes, grain(500), 9).await;
-        assert!(reading.await.unwrap().is_err());
-        fails.set(false);
-        while let Some(data) = copy.next().await.unwrap() {
-            data.into_iter().for_each(|data| sink.take(&volumes, data));
-        }
+        let (sink, errors) = reading.await.unwrap();
+        assert_eq!(errors, 1);
+        assert!(sink.0 == at_cut.0);
+        assert!(copy.unreadable().is_empty(), "a broken disk has no bad places");
+    });
+}
+
+#[test]
+fn bad_places_are_left_out_by_name_and_cost_nothing_else() {
+    for written in [None, Some(40), Some(41)] {
+        run(async move {
+            let machine = SimMachine::new(8);
+            let (_, volumes) = volumes(&machine).await;
+            let mut at_cut = whole(&volumes).await;
+            machine.set_latency(Duration::from_millis(1)..Duration::from_millis(2));
+            let bad = [40_u64, 100];
+            machine.set_fault_hook(move |op| {
+                let hit = |g: u64| op.offset < (g + 1) * GRAIN && op.offset + op.len > g * GRAIN;
+                let reads = op.kind == OpKind::Read && bad.into_iter().any(hit);
+                if reads { Fault::Io } else { Fault::None }
+            });
+            let full = GrainSet::full(volumes.geometry());
+            let copy = session(&volumes, full, options(100 * GRAIN, Overflow::Throttle));
+            if let Some(index) = written {
+                // The one who preserves meets the bad place first.
+                overwrite(&copy, &volumes, grain(index), 9).await;
+            }
+            let (sink, errors) = take_all(&copy, &volumes, || ()).await;
+            assert_eq!(errors, 0);
+            let named: GrainSet = bad.into_iter().map(grain).collect();
+            assert_eq!(copy.unreadable(), named);
+            let mut told = GrainSet::new();
+            while let Some(run) = copy.next_unreadable() {
+                assert_eq!(told.insert_run(run), run.count, "told twice");
+            }
+            assert_eq!(told, named);
+            bad.iter().for_each(|index| drop(at_cut.0.remove(index)));
+            assert!(sink.0 == at_cut.0);
+        });
+    }
+}
+
+#[test]
+fn a_read_that_fails_once_is_tried_again() {
+    run(async {
+        let machine = SimMachine::new(9);
+        let (_, volumes) = volumes(&machine).await;
+        let at_cut = whole(&volumes).await;
+        let left = Cell::new(1_i64);
+        machine.set_fault_hook(move |op| {
+            let fail = op.kind == OpKind::Read && left.replace(left.get() - 1) == 1;
+            if fail { Fault::Io } else { Fault::None }
+        });
+        let full = GrainSet::full(volumes.geometry());
+        let copy = session(&volumes, full, options(100 * GRAIN, Overflow::Throttle));
+        let (sink, errors) = take_all(&copy, &volumes, || ()).await;
+        assert_eq!((errors, copy.unreadable().len()), (0, 0));
         assert!(sink.0 == at_cut.0);
     });
 }

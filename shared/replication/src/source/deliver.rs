@@ -105,8 +105,7 @@ impl Delivery {
     }
 
     fn check_run(&self, run: Run) -> Result<()> {
-        let grains = self.inner.volumes.geometry().grains(run.volume);
-        if run.count == 0 || run.first >= grains || run.count > grains - run.first {
+        if !self.inner.volumes.holds(run) {
             return Err(Error::Peer(format!("{run:?} lies outside the volumes")));
         }
         Ok(())
@@ -227,8 +226,26 @@ impl Delivery {
         Ok(mine.iter().zip(theirs.chunks_exact(32)).map(|(a, b)| a == b).collect())
     }
 
+    /// Says which grains cannot be had.
+    async fn tell_unreadable(&self) -> Result<()> {
+        while let Some(run) = self.inner.session.next_unreadable() {
+            self.inner.progress.unreadable.borrow_mut().insert_run(run);
+            self.inner.connection.send(&Message::Unreadable { run }).await?;
+        }
+        Ok(())
+    }
+
     async fn push_preserved(self) {
         loop {
+            if self.inner.session.has_unreadable() {
+                self.inner.open.set(self.inner.open.get() + 1);
+                let told = self.tell_unreadable().await;
+                self.inner.open.set(self.inner.open.get() - 1);
+                self.inner.ended.notify_waiters();
+                if let Err(e) = told {
+                    return self.fail(e);
+                }
+            }
             match self.inner.session.next_preserved().await {
                 Ok(Some(data)) => {
                     self.inner.open.set(self.inner.open.get() + 1);
@@ -242,7 +259,8 @@ impl Delivery {
                 Ok(None) => {
                     let changed = self.inner.session.changed();
                     // Something may have been preserved since the look.
-                    if !self.inner.session.has_preserved() {
+                    let session = &self.inner.session;
+                    if !session.has_preserved() && !session.has_unreadable() {
                         changed.await;
                     }
                 }
@@ -256,7 +274,8 @@ impl Delivery {
         loop {
             let (ended, changed) = (self.inner.ended.notified(), self.inner.session.changed());
             if self.inner.open.get() == 0 {
-                if self.inner.session.is_delivered() {
+                let session = &self.inner.session;
+                if session.is_delivered() && !session.has_unreadable() {
                     return Ok(());
                 }
                 // Nobody else would ever take these.

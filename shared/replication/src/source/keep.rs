@@ -8,8 +8,8 @@ use grain::{CutId, GrainSet};
 
 use super::Source;
 use crate::map::MapKind;
-use crate::state::{ClosedLayer, SetStage, State};
-use crate::track::LayerKeeper;
+use crate::state::{ClosedLayer, SetStage, State, StateStore};
+use crate::track::{LayerKeeper, MapPool};
 use crate::{Error, Result};
 
 impl Source {
@@ -24,17 +24,7 @@ impl Source {
 
     /// Recomputes what some peer still needs.
     pub(super) async fn recount_owed(&self) -> Result<()> {
-        let needed = self.store.with(|s| {
-            let floor = drop_floor(&s.lineage, s.peers.iter().map(|p| p.acked));
-            let keep =
-                |c: &&ClosedLayer| floor.is_none_or(|floor| !droppable(&c.name, &s.lineage, floor));
-            s.layers.closed.iter().filter(keep).map(|c| c.at).collect::<Vec<_>>()
-        });
-        let mut owed = GrainSet::new();
-        for at in needed {
-            let content = self.tracker.pool().read_map(at, MapKind::Layer).await?;
-            owed.union_with(&content.set);
-        }
+        let owed = owed(self.tracker.pool(), &self.store).await?;
         *self.owed.borrow_mut() = owed;
         Ok(())
     }
@@ -83,6 +73,21 @@ impl Source {
         let held = |s: &State| &held(s) | &of_sessions;
         self.keeper().tidy(held, floor).await
     }
+}
+
+/// The union of the closed layers that some peer still needs.
+pub(crate) async fn owed(pool: &MapPool, store: &StateStore) -> Result<GrainSet> {
+    let needed = store.with(|s| {
+        let floor = drop_floor(&s.lineage, s.peers.iter().map(|p| p.acked));
+        let keep =
+            |c: &&ClosedLayer| floor.is_none_or(|floor| !droppable(&c.name, &s.lineage, floor));
+        s.layers.closed.iter().filter(keep).map(|c| c.at).collect::<Vec<_>>()
+    });
+    let mut owed = GrainSet::new();
+    for at in needed {
+        owed.union_with(&pool.read_map(at, MapKind::Layer).await?.set);
+    }
+    Ok(owed)
 }
 
 /// Everyone who names a cut of this source.

@@ -41,6 +41,7 @@ pub use write::Change;
 
 pub(crate) use agree::plain;
 pub(crate) use deliver::grain_digests;
+pub(crate) use keep::owed;
 pub(crate) use serve_link::digest;
 
 /// Bounds and choices of a source.

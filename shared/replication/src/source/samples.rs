@@ -38,7 +38,15 @@ pub(super) async fn pick(
         if written.contains(volume, grain) || !seen.insert(volume, grain) {
             continue;
         }
-        let bytes = source.volumes().read(Run { volume, first: grain, count: 1 }).await?;
+        let run = Run { volume, first: grain, count: 1 };
+        let bytes = match source.volumes().read(run).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // A bad place of the disk proves nothing about the replica.
+                tracing::warn!(%error, place = source.volumes().place(run), "no sample");
+                continue;
+            }
+        };
         if is_zero(&bytes) {
             continue;
         }

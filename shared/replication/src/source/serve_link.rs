@@ -3,12 +3,12 @@
 //! The replica leads; this side answers. A session ends with an error that says why, and leaves
 //! nothing behind but what was acknowledged.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use grain::attach::{Facts, Means, Overwrite, Role, Rule, Side, Verdict};
-use grain::{CutId, CutReason, SessionId};
+use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
 
 use super::Source;
 use super::agree::{Agreed, Claims};
@@ -45,6 +45,8 @@ pub struct LinkProgress {
     pub sent_grains: Cell<u64>,
     /// Payload bytes sent in this session.
     pub sent_bytes: Cell<u64>,
+    /// Of the present catch-up: grains that could not be read here.
+    pub unreadable: RefCell<GrainSet>,
     /// The verdict's rule.
     pub rule: Cell<Option<grain::attach::Rule>>,
 }
@@ -184,8 +186,10 @@ impl ServedSession<'_> {
             tracing::info!(compared, "fingerprint samples agree");
             return Ok(());
         }
-        let places = different.iter().take(4).map(|(v, g)| format!("volume {v} grain {g}"));
-        let places = places.collect::<Vec<_>>().join(", ");
+        let volumes = self.source.volumes();
+        let run = |(v, g): &(u16, u64)| Run { volume: VolumeId(*v), first: *g, count: 1 };
+        let known = different.iter().map(run).filter(|run| volumes.holds(*run));
+        let places = known.take(4).map(|run| volumes.place(run)).collect::<Vec<_>>().join(", ");
         Err(Error::Fingerprint(format!(
             "{} of {compared} samples differ: {places}",
             different.len()
@@ -319,6 +323,7 @@ impl ServedSession<'_> {
         self.connection.send_body(&start, &lineage).await?;
         self.progress.total_grains.set(agreed.pull.len());
         self.progress.sent_grains.set(0);
+        self.progress.unreadable.borrow_mut().clear();
         let suspected = match want {
             Want::Compare => agreed.pull.clone(),
             Want::Delta => {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, SessionId, SetId};
+use grain::fingerprint::Fingerprint;
+use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, Run, SessionId, SetId};
 use serde::{Deserialize, Serialize};
 
 /// The version of the format written.
@@ -169,8 +170,10 @@ pub struct SetRecord {
     pub options: serde_json::Value,
     /// Root digest (hex) once finished.
     pub root_digest: Option<String>,
-    /// Sampled fingerprint once finished.
-    pub fingerprint: Option<u64>,
+    /// The fingerprint of what is on the media, once finished.
+    pub fingerprint: Option<Fingerprint>,
+    /// Grains that could not be read here and are not on the media.
+    pub unreadable_grains: u64,
     /// Bytes on the media once finished.
     pub media_bytes: u64,
 }
@@ -186,6 +189,8 @@ pub struct ReplicaState {
     pub seed: Option<SeedRecord>,
     /// Grains damaged on the media: will be pulled.
     pub damaged: Option<LayerRef>,
+    /// Of what is missing: grains that the source said at the last catch-up it cannot read.
+    pub unreadable: Vec<Run>,
     /// Grains on media that have not been loaded yet.
     pub unloaded: Option<LayerRef>,
     /// A fuzzy set's end cut; gone once a committed cut at or after it is held.
@@ -200,6 +205,8 @@ pub struct ReplicaState {
     pub floor: Option<CutId>,
     /// What has been proven of the seed, and when.
     pub proof: Proof,
+    /// The newest fingerprint taken at a committed cut.
+    pub generation: Option<Generation>,
 }
 
 /// What share of a replica is proven, and how.
@@ -224,8 +231,28 @@ pub struct SeedRecord {
     pub loaded: Vec<u32>,
     /// Media of the set.
     pub media: u32,
-    /// Its fingerprint.
-    pub fingerprint: Option<u64>,
+    /// The fingerprint that the source signed.
+    pub fingerprint: Fingerprint,
+    /// That of the volumes once everything of the set was loaded, read back from them.
+    pub loaded_fingerprint: Option<Fingerprint>,
+}
+
+impl SeedRecord {
+    /// Everything was loaded, and the volumes do not hold what the source signed.
+    pub fn differs(&self) -> bool {
+        self.loaded_fingerprint.is_some_and(|found| found != self.fingerprint)
+    }
+}
+
+/// A fingerprint of the volumes as they stand at a committed cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// The cut.
+    pub cut: CutId,
+    /// When it was taken.
+    pub unix_ms: u64,
+    /// The number.
+    pub fingerprint: Fingerprint,
 }
 
 /// An unfinished catch-up: one or more sessions whose grains wait for a commit.

@@ -37,18 +37,24 @@ impl MapPool {
 
     /// A pool over `dir/layers`, which is made if it is missing.
     pub async fn open(ctx: &Context, dir: &Path, store: &StateStore) -> Result<MapPool> {
-        let dir = dir.join(Self::DIR);
-        ctx.storage.create_dir(&dir).await.map_err(Error::io("create", &dir))?;
+        let pool = MapPool::to_read(ctx, dir, store);
+        let dir = &pool.dir;
+        ctx.storage.create_dir(dir).await.map_err(Error::io("create", dir))?;
+        Ok(pool)
+    }
+
+    /// The same for a look at what is there: nothing is made.
+    pub(crate) fn to_read(ctx: &Context, dir: &Path, store: &StateStore) -> MapPool {
         let (relationship, geometry) = store.with(|s| (s.relationship, s.geometry.clone()));
-        Ok(MapPool {
+        MapPool {
             ctx: ctx.clone(),
-            dir,
+            dir: dir.join(Self::DIR),
             relationship,
             grains: Layout::of_grains(&geometry),
             regions: region_layout(&geometry),
             store: store.clone(),
             taken: Rc::default(),
-        })
+        }
     }
 
     /// The spec of a map of `kind`.

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use disk::simulated::SimMachine;
 use grain::VolumeId;
 use replication::replica::Condition;
 use replication::source::{Change, Source};
+use replication::state::{Peer, StateStore};
 
 use crate::rig::{GRAIN, Pair, fill, run, write};
 
@@ -74,4 +76,92 @@ fn in_step_stays_in_step() {
         assert_ne!(third, first);
         pair.assert_equal().await;
     });
+}
+
+/// Another replica, which never comes back.
+async fn add_absent_peer(source: &Rc<Source>) {
+    let identity = "gone".to_owned();
+    let acked = source.head();
+    let peer = Peer { identity, acked, published: Vec::new(), alone: None };
+    source.store().update(|s| s.peers.push(peer)).await.unwrap();
+}
+
+#[test]
+fn a_replica_that_is_gone_does_not_keep_another_from_being_in_step() {
+    run(|| async {
+        let mut pair = Pair::new(4, &SIZES).await;
+        pair.follow.max_rounds = 3;
+        let source = pair.start_source().await.unwrap();
+        add_absent_peer(&source).await;
+        some_content(&source).await;
+        pair.seed(&source).await;
+        fill(&source, 0, 7, 0xaa).await;
+        let replica = pair.start_replica().await.unwrap();
+        let ended = pair.attach(&source, &replica).await;
+        ended.in_step();
+        assert_eq!(ended.progress.sent_grains.get(), 1, "one round");
+        assert_eq!(replica.progress().source_dirty_bytes.get(), 0);
+        assert!(source.dirty().len() > 20, "the other one lacks it all");
+        pair.assert_equal().await;
+    });
+}
+
+/// Map files in a site's directory.
+async fn map_files(machine: &SimMachine) -> usize {
+    let ctx = machine.context();
+    let mut open = vec![std::path::PathBuf::from("/site")];
+    let mut files = 0;
+    while let Some(dir) = open.pop() {
+        if dir.ends_with("journal") {
+            continue;
+        }
+        for entry in ctx.storage.list(&dir).await.unwrap() {
+            let path = dir.join(&entry.name);
+            match entry.is_dir {
+                true => open.push(path),
+                false => files += 1,
+            }
+        }
+    }
+    files
+}
+
+/// Cuts, layers and files of both sites.
+async fn sizes(pair: &Pair, stores: [&StateStore; 2]) -> [(usize, usize, usize); 2] {
+    let counts = stores.map(|s| s.with(|s| (s.lineage.cuts().len(), s.layers.closed.len())));
+    let [here, there] = counts;
+    [
+        (here.0, here.1, map_files(&pair.source_machine).await),
+        (there.0, there.1, map_files(&pair.replica_machine).await),
+    ]
+}
+
+#[test]
+fn cycles_leave_few_cuts_and_layers() {
+    for absent in [false, true] {
+        run(|| async move {
+            let pair = Pair::new(5, &SIZES).await;
+            let source = pair.start_source().await.unwrap();
+            if absent {
+                add_absent_peer(&source).await;
+            }
+            pair.seed(&source).await;
+            let replica = pair.start_replica().await.unwrap();
+            let stores = [source.store().clone(), replica.store().clone()];
+            let mut early = None;
+            for cycle in 0..200 {
+                fill(&source, 0, cycle % 60, cycle as u8).await;
+                pair.attach(&source, &replica).await.in_step();
+                if cycle == 20 {
+                    early = Some(sizes(&pair, [&stores[0], &stores[1]]).await);
+                }
+            }
+            let late = sizes(&pair, [&stores[0], &stores[1]]).await;
+            assert_eq!(Some(late), early, "180 cycles more, and no file more");
+            for (cuts, layers, files) in late {
+                assert!(cuts <= 6 && layers <= 5 && files <= 16, "{late:?}");
+            }
+            pair.assert_equal().await;
+        });
+    }
 }

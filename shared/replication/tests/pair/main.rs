@@ -9,6 +9,8 @@ mod chaos;
 mod compare;
 mod faults;
 mod hostile;
+mod media;
 mod oracle;
 mod refusals;
 mod rig;
+mod unreadable;

@@ -47,6 +47,7 @@ pub struct Pair {
     pub source_machine: SimMachine,
     pub replica_machine: SimMachine,
     pub geometry: Geometry,
+    pub source_keys: Rc<SiteKeys>,
     pub source_id: Identity,
     pub replica_id: Identity,
     pub oracle: Oracle,
@@ -122,11 +123,13 @@ impl Pair {
             max_bytes: 64 << 20,
             max_records: 1 << 16,
         };
+        let source_keys = Rc::new(SiteKeys::generate().unwrap());
         let pair = Pair {
             source_machine: machine(&mut random),
             replica_machine: machine(&mut random),
             geometry,
-            source_id: SiteKeys::generate().unwrap().identity(),
+            source_id: source_keys.identity(),
+            source_keys,
             replica_id: SiteKeys::generate().unwrap().identity(),
             oracle: Oracle::default(),
             serve: ServeSettings {
@@ -212,6 +215,7 @@ impl Pair {
             options: serde_json::Value::Null,
             root_digest: None,
             fingerprint: None,
+            unreadable_grains: 0,
             media_bytes: 0,
         };
         source.store().update(|s| s.sets.push(set)).await.unwrap();

@@ -26,6 +26,9 @@ impl Exit {
     /// The fingerprint of replica and source differs.
     pub const FINGERPRINT: Exit = Exit(19);
 
+    /// Done, but for grains that the source's disk does not give.
+    pub const UNREADABLE: Exit = Exit(20);
+
     /// The code of an error class.
     pub fn of_class(class: ErrorClass) -> Exit {
         match class {

@@ -3,13 +3,13 @@
 //! Every future here may be dropped in the middle, as when a link breaks: what it had claimed is
 //! pending again, what it had in hand is kept again, and those who wait for it look anew.
 
-use grain::{Content, GrainData, Run, VolumeId};
+use grain::{Content, GrainData, GrainSet, Run, VolumeId};
 
+use super::unreadable::Found;
 use super::{CopySession, HOLE_GRAINS, OnWrite, PIECE_BYTES, SKIP_GRAINS, claim};
 use crate::Result;
 use crate::session::Ended;
 use crate::session::store::Kept;
-use crate::volumes::split_zeros;
 
 impl CopySession {
     /// The next runs for the sink: preserved ones first, then from the base in address order.
@@ -38,8 +38,10 @@ impl CopySession {
             };
             match claimed {
                 Some((run, number)) => {
-                    if let Some(data) = self.read(run, number).await? {
-                        return Ok(Some(data));
+                    if let Some(found) = self.read(run, number).await?
+                        && !found.data.is_empty()
+                    {
+                        return Ok(Some(found.data));
                     }
                 }
                 None => {
@@ -74,29 +76,29 @@ impl CopySession {
                 }
             };
             let Some((piece, number)) = step else { break };
-            let read = self.read(piece, number).await?;
+            // A part of it may be pending again where nothing came.
             from = piece.first;
-            if let Some(data) = read {
-                from = data.last().map_or(from, |d| d.run.end());
-                out.extend(data);
-            } else {
-                // A part of it may be pending again.
-                from = piece.first;
+            if let Some(found) = self.read(piece, number).await? {
+                from = found.end;
+                out.extend(found.data);
             }
         }
         Ok(out)
     }
 
     /// Reads the start of a claimed run; the rest goes back to pending. `None` when it was spoiled.
-    async fn read(&self, run: Run, number: u64) -> Result<Option<Vec<GrainData>>> {
+    async fn read(&self, run: Run, number: u64) -> Result<Option<Found>> {
         // Gives the claim back when the sink goes away in the middle.
         let claimed = Claimed { session: self, number };
         let outcome = self.read_start(run, number).await;
         match outcome {
-            Ok(data) => {
+            Ok(found) => {
                 let spoiled = self.finish_busy(number).is_none_or(|busy| busy.spoiled);
+                if !spoiled {
+                    self.note_unreadable(&found.unreadable);
+                }
                 self.news.notify_waiters();
-                Ok((!spoiled).then_some(data))
+                Ok((!spoiled).then_some(found))
             }
             // Nobody else will deliver this run: back to pending, for another try.
             Err(e) => {
@@ -106,17 +108,18 @@ impl CopySession {
         }
     }
 
-    async fn read_start(&self, run: Run, number: u64) -> Result<Vec<GrainData>> {
-        let holes = self.volumes.hole_at(run).await?;
+    async fn read_start(&self, run: Run, number: u64) -> Result<Found> {
+        // Who cannot tell holes from data reads.
+        let holes = self.volumes.hole_at(run).await.unwrap_or(0);
         let most = (PIECE_BYTES >> self.volumes.geometry().grain.shift()).max(1);
         let count = if holes > 0 { holes } else { run.count.min(most) };
         let start = Run { count, ..run };
         self.shrink(number, start);
         if holes > 0 {
-            return Ok(vec![GrainData { run: start, content: Content::Zero }]);
+            let data = vec![GrainData { run: start, content: Content::Zero }];
+            return Ok(Found { data, unreadable: GrainSet::new(), end: start.end() });
         }
-        let bytes = self.volumes.read(start).await?;
-        Ok(split_zeros(self.volumes.geometry(), start, bytes))
+        self.read_readable(start).await
     }
 
     /// Gives the end of a claimed run back; those who waited for it look again.
