@@ -66,6 +66,7 @@ fn forget(world: &World, site: Site) {
             world.source_store.borrow_mut().take();
             world.source_role.borrow_mut().take();
             world.dump.borrow_mut().take();
+            world.dumping.set(false);
             world.oracle.process_gone();
         }
         Site::Replica => {

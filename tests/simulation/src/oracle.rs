@@ -7,7 +7,7 @@
 //! on what happened: after a power cut what is durable, else what was acknowledged.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use disk::simulated::FileContent;
 use grain::{CutId, Geometry, GrainSet, VolumeId};
@@ -39,7 +39,8 @@ struct Write {
 #[derive(Clone)]
 pub struct Memory {
     writes: Vec<Write>,
-    cells: Vec<Vec<Vec<u32>>>,
+    /// By volume and place; a cell that is not there was never written.
+    cells: Vec<BTreeMap<u64, Vec<u32>>>,
     first_loose: usize,
     sync_failed: bool,
 }
@@ -72,8 +73,7 @@ impl Oracle {
             acknowledged: true,
             durable: true,
         };
-        let cells = |bytes: u64| vec![vec![0]; bytes.div_ceil(CELL) as usize];
-        let cells = geometry.volumes.iter().map(|volume| cells(volume.bytes)).collect();
+        let cells = geometry.volumes.iter().map(|_| BTreeMap::new()).collect();
         let memory = Memory { writes: vec![zero], cells, first_loose: 1, sync_failed: false };
         Oracle {
             geometry: geometry.clone(),
@@ -103,9 +103,9 @@ impl Oracle {
             durable: false,
         };
         memory.writes.push(write);
-        let range = (offset / CELL) as usize..(offset + len).div_ceil(CELL) as usize;
         let Memory { writes, cells, .. } = memory;
-        for cell in &mut cells[volume.index()][range] {
+        for index in offset / CELL..(offset + len).div_ceil(CELL) {
+            let cell = cells[volume.index()].entry(index).or_insert_with(|| vec![0]);
             if cell.len() >= 6 {
                 prune(writes, cell);
             }
@@ -171,18 +171,16 @@ impl Oracle {
         let memory = &mut *self.memory.borrow_mut();
         let Memory { writes, cells, .. } = memory;
         for (volume, content) in volumes.iter().enumerate() {
-            each_cell(content, |index, bytes| {
-                let cell = &mut cells[volume][index as usize];
-                if let Ok(found) = cells::read(volume as u16, index, bytes)
-                    && cell.len() > 1
-                {
-                    let found = match found {
-                        0 => cell.iter().copied().rev().find(|w| writes[*w as usize].zero),
-                        found => Some(found),
-                    };
-                    *cell = vec![found.unwrap_or(0)];
-                }
-            });
+            for (index, cell) in cells[volume].iter_mut().filter(|(_, cell)| cell.len() > 1) {
+                let mut bytes = [0; CELL as usize];
+                let bytes = cell_of(content, *index, &mut bytes);
+                let Ok(found) = cells::read(volume as u16, *index, bytes) else { continue };
+                let found = match found {
+                    0 => cell.iter().copied().rev().find(|w| writes[*w as usize].zero),
+                    found => Some(found),
+                };
+                *cell = vec![found.unwrap_or(0)];
+            }
         }
         for write in writes.iter_mut() {
             (write.durable, write.acknowledged) = (true, true);
@@ -195,15 +193,24 @@ impl Oracle {
     /// Whether every cell holds what it may.
     pub fn check(&self, volumes: &[FileContent], counts: Counts) -> Result<(), String> {
         let memory = &*self.memory.borrow();
-        let mut wrong = None;
         for (volume, content) in volumes.iter().enumerate() {
-            each_cell(content, |index, bytes| {
-                if wrong.is_none() {
-                    wrong = memory.check_cell(volume, index, bytes, counts).err();
+            for (index, cell) in &memory.cells[volume] {
+                let mut bytes = [0; CELL as usize];
+                let bytes = cell_of(content, *index, &mut bytes);
+                memory.check_cell(volume, *index, cell, bytes, counts, u64::MAX)?;
+            }
+            // Where nobody wrote nothing stands.
+            for (number, page) in content.pages() {
+                let cells = page.chunks(CELL as usize).zip(number * 4096 / CELL..);
+                for (_, index) in cells.filter(|(bytes, _)| bytes.iter().any(|b| *b != 0)) {
+                    let inside = index * CELL < content.len();
+                    if inside && !memory.cells[volume].contains_key(&index) {
+                        return Err(format!("cell {index} of volume {volume} was never written"));
+                    }
                 }
-            });
+            }
         }
-        wrong.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Whether what a read brought may be: nothing older than what was acknowledged before it began.
@@ -217,7 +224,9 @@ impl Oracle {
         let memory = &*self.memory.borrow();
         for (number, cell) in bytes.chunks(CELL as usize).enumerate() {
             let index = at / CELL + number as u64;
-            memory.check_cell_at(volume.index(), index, cell, Counts::Acknowledged, begun)?;
+            let writes = memory.cells[volume.index()].get(&index).map_or(&[0][..], Vec::as_slice);
+            let counts = Counts::Acknowledged;
+            memory.check_cell(volume.index(), index, writes, cell, counts, begun)?;
         }
         Ok(())
     }
@@ -284,26 +293,16 @@ impl Oracle {
 }
 
 impl Memory {
+    /// `before`: only what ended before then supersedes.
     fn check_cell(
         &self,
         volume: usize,
         index: u64,
-        bytes: &[u8],
-        counts: Counts,
-    ) -> Result<(), String> {
-        self.check_cell_at(volume, index, bytes, counts, u64::MAX)
-    }
-
-    /// `before`: only what ended before then supersedes.
-    fn check_cell_at(
-        &self,
-        volume: usize,
-        index: u64,
+        cell: &[u32],
         bytes: &[u8],
         counts: Counts,
         before: u64,
     ) -> Result<(), String> {
-        let cell = &self.cells[volume][index as usize];
         let found = cells::read(volume as u16, index, bytes)?;
         let is_found = |write: &&u32| match found {
             0 => self.writes[**write as usize].zero,
@@ -359,20 +358,14 @@ fn prune(writes: &[Write], cell: &mut Vec<u32>) {
     *cell = kept;
 }
 
-fn each_cell(content: &FileContent, mut look: impl FnMut(u64, &[u8])) {
-    let mut page = [0; 4096];
-    let mut at = 0;
-    while at < content.len() {
-        let len = (content.len() - at).min(4096) as usize;
-        content.read(at, &mut page[..len]);
-        for (number, cell) in page[..len].chunks(CELL as usize).enumerate() {
-            look(at / CELL + number as u64, cell);
-        }
-        at += len as u64;
-    }
+/// The bytes of a cell.
+fn cell_of<'a>(content: &FileContent, index: u64, into: &'a mut [u8; CELL as usize]) -> &'a [u8] {
+    let len = (content.len() - index * CELL).min(CELL) as usize;
+    content.read(index * CELL, &mut into[..len]);
+    &into[..len]
 }
 
-/// Names the first grains in which two sets of volumes differ.
+/// Names the grains (of a page each) in which two sets of volumes differ.
 pub fn difference(left: &[FileContent], right: &[FileContent], grain: u64) -> Option<String> {
     let mut grains = Vec::new();
     for (volume, (a, b)) in left.iter().zip(right).enumerate() {
@@ -380,10 +373,15 @@ pub fn difference(left: &[FileContent], right: &[FileContent], grain: u64) -> Op
             return Some(format!("volume {volume} has {} and {} bytes", a.len(), b.len()));
         }
         let (mut x, mut y) = (vec![0; grain as usize], vec![0; grain as usize]);
-        for index in 0..a.len().div_ceil(grain) {
-            a.read(index * grain, &mut x);
-            b.read(index * grain, &mut y);
-            if x != y {
+        let pages: BTreeSet<u64> = a.pages().chain(b.pages()).map(|(page, _)| page).collect();
+        for index in pages.into_iter().filter(|page| page * grain < a.len()) {
+            if a.page(index) == b.page(index) {
+                continue;
+            }
+            let len = (a.len() - index * grain).min(grain) as usize;
+            a.read(index * grain, &mut x[..len]);
+            b.read(index * grain, &mut y[..len]);
+            if x[..len] != y[..len] {
                 let of = |bytes: &[u8]| {
                     let cells = bytes.chunks(CELL as usize).zip(index * grain / CELL..);
                     let mut found: Vec<String> = cells

@@ -42,6 +42,8 @@ pub struct Shape {
     pub preserve: u64,
     /// Segment and whole size of the journal, records in memory.
     pub journal: (u64, u64, u64),
+    /// Bytes that a dump reads in a second at most; 0 for no limit.
+    pub dump_rate: u64,
     /// Catch-ups that the journal does not take go into the base.
     pub allow_direct: bool,
     /// Media of a set.
@@ -64,7 +66,8 @@ impl Shape {
     /// Draws one.
     pub fn draw(random: &mut SplitMix64) -> Shape {
         let volume = |random: &mut SplitMix64| {
-            let grains = 1 + random.below(28);
+            // Now and then larger than a region of the tracker, nearly all of it a hole.
+            let grains = if random.below(12) == 0 { 2_000 } else { 1 + random.below(28) };
             grains * GRAIN + pick(random, &[0, 100, 512, 4000, 0])
         };
         let small = |random: &mut SplitMix64| pick(random, &[GRAIN, 3 * GRAIN, 8 * GRAIN, 1 << 20]);
@@ -87,6 +90,7 @@ impl Shape {
             preserve_wait: Duration::from_millis(pick(random, &[0, 5, 200])),
             preserve: pick(random, &[0, 0, 0, 1, 2]),
             journal: (segment, segment * (4 + random.below(8)), pick(random, &[24, 256, 1 << 16])),
+            dump_rate: pick(random, &[0, 0, 400_000]),
             allow_direct: random.below(2) == 0,
             media: 1 + random.below(3),
             sealed: random.below(8) == 0,

@@ -176,9 +176,11 @@ pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
     let strewn = if random.below(3) == 0 { 3 } else { 1 };
     let story = [
         Act::Dump,
-        Act::Ship(Shipment::Whole),
+        if random.below(3) > 0 { Act::Ship(Shipment::Whole) } else { shipment(random) },
         Act::Load { leaves: 0 },
         connect(random),
+        if random.below(3) > 0 { connect(random) } else { Act::Ship(Shipment::Whole) },
+        if random.below(3) > 0 { connect(random) } else { Act::Load { leaves: 0 } },
         connect(random),
         connect(random),
     ];

@@ -78,7 +78,13 @@ impl Client {
         let bytes = volumes[volume as usize];
         let grain = crate::shape::GRAIN;
         let unit = [CELL, 512, grain][random.below(3) as usize];
-        let first = zipf(random, bytes.div_ceil(grain)) * grain;
+        let grains = bytes.div_ceil(grain);
+        // Of a large volume, a few grains around the border of its regions.
+        let first = match grains {
+            0..=64 => zipf(random, grains),
+            _ => (zipf(random, 24) + 1_012 + random.below(2) * (grains - 1_036)).min(grains - 1),
+        };
+        let first = first * grain;
         let offset = first + random.below(grain / unit) * unit;
         let offset = offset.min((bytes - 1) / CELL * CELL);
         let len = (1 + random.below(self.world.shape.longest.div_ceil(unit))) * unit;

@@ -110,6 +110,8 @@ pub struct World {
     pub licence: Licence,
     /// Requests that clients may still make.
     pub requests: Cell<u64>,
+    /// A dump runs.
+    pub dumping: Cell<bool>,
     /// A load runs.
     pub loading: Cell<bool>,
     /// Faults have stopped.
@@ -148,6 +150,7 @@ impl World {
             kept: RefCell::default(),
             licence: Licence::default(),
             requests: Cell::new(shape.requests),
+            dumping: Cell::new(false),
             loading: Cell::new(false),
             healing: Cell::new(false),
             dumps: Cell::new(0),

@@ -30,6 +30,17 @@ impl FileContent {
         self.0.read(offset, buf);
     }
 
+    /// The pages of 4096 bytes that hold data, by their number; all others read as zeros. What the
+    /// last one holds beyond the end does not count.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.0.pages()
+    }
+
+    /// The page of this number, if it holds data.
+    pub fn page(&self, number: u64) -> Option<&[u8]> {
+        self.0.page(number)
+    }
+
     /// All bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.0.len as usize];

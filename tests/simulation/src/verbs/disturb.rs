@@ -38,10 +38,12 @@ pub fn hang(world: &Rc<World>, site: Site, time: Duration) {
 /// Turns a bit over.
 pub fn flip(world: &Rc<World>, site: Site, target: FlipTarget, seed: u64) {
     let node = world.node(site);
-    // A state has no other copy: it is damaged only while nobody would overwrite it.
-    let busy = target == FlipTarget::State && node.is_up();
-    if busy || world.licence.state_damaged.borrow().is_some() || world.licence.rolled_back.get() {
+    if world.licence.state_damaged.borrow().is_some() || world.licence.rolled_back.get() {
         return;
+    }
+    // A state has no other copy: it is damaged only while nobody would overwrite it.
+    if target == FlipTarget::State && node.is_up() {
+        node.crash(world, Crash::Kill, seed, Duration::from_millis(5));
     }
     let dir = if target == FlipTarget::Media { "/in" } else { "/site" };
     let files: Vec<_> = node

@@ -55,7 +55,7 @@ fn request(world: &World, media: Vec<PathBuf>) -> DumpRequest {
             1 => Preserve::Throttle,
             _ => Preserve::Abort,
         },
-        rate_bytes: 0,
+        rate_bytes: if world.healing.get() { 0 } else { shape.dump_rate },
     };
     let recipients = vec![Recipient::Site(world.keys(Site::Replica).identity())];
     let (keys, ticket) = (world.keys(Site::Source), "ticket".to_owned());
@@ -69,10 +69,6 @@ pub fn begin(world: &Rc<World>) {
     let request = request(world, media.collect());
     at_source(world, |world, source| async move {
         // An agent runs one dump at a time.
-        if world.dump.borrow().is_some() {
-            event!(world, "verb: dump while one runs");
-            return;
-        }
         for medium in &request.media {
             drop(source.context().storage.create_dir(medium).await);
         }
@@ -85,18 +81,15 @@ pub fn begin(world: &Rc<World>) {
 
 async fn run(world: &Rc<World>, job: Rc<DumpJob>) {
     event!(world, "verb: dump");
-    if world.dump.borrow().is_some() {
-        return;
-    }
+    world.dumping.set(true);
     *world.dump.borrow_mut() = Some(job.clone());
     let outcome = job.run().await;
     let preserved = job.progress.session.get().preserved_grains;
     if preserved > 0 {
         world.trace.count("dump: preserved grains");
     }
-    if world.dump.borrow().as_ref().is_some_and(|running| Rc::ptr_eq(running, &job)) {
-        world.dump.borrow_mut().take();
-    }
+    world.dump.borrow_mut().take();
+    world.dumping.set(false);
     match outcome {
         Ok(end) => {
             match end.fuzzy_end {
@@ -120,7 +113,7 @@ pub async fn resume(world: &Rc<World>) {
     let Some(source) = world.source_role.borrow().clone() else { return };
     let unfinished =
         source.store().with(|s| s.sets.iter().find(|set| set.stage == SetStage::Writing).cloned());
-    let Some(record) = unfinished.filter(|_| world.dump.borrow().is_none()) else {
+    let Some(record) = unfinished else {
         event!(world, "verb: nothing to resume");
         return;
     };

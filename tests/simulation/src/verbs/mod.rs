@@ -68,7 +68,7 @@ pub async fn perform(world: &Rc<World>, step: &Step) {
 async fn wait(world: &World) {
     for _ in 0..300 {
         let up = world.source_role.borrow().is_some() && world.replica_role.borrow().is_some();
-        let busy = world.dump.borrow().is_some() || world.loading.get();
+        let busy = world.dumping.get() || world.loading.get();
         if (up && !busy) || world.has_failed() {
             return;
         }
