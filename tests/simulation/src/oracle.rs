@@ -42,7 +42,8 @@ pub struct Memory {
     /// By volume and place; a cell that is not there was never written.
     cells: Vec<BTreeMap<u64, Vec<u32>>>,
     first_loose: usize,
-    sync_failed: bool,
+    /// What was issued before a sync that failed may be lost for good, whenever it is answered.
+    doubtful_before: u64,
 }
 
 /// The volumes at a cut.
@@ -74,7 +75,7 @@ impl Oracle {
             durable: true,
         };
         let cells = geometry.volumes.iter().map(|_| BTreeMap::new()).collect();
-        let memory = Memory { writes: vec![zero], cells, first_loose: 1, sync_failed: false };
+        let memory = Memory { writes: vec![zero], cells, first_loose: 1, doubtful_before: 0 };
         Oracle {
             geometry: geometry.clone(),
             memory: RefCell::new(memory),
@@ -117,8 +118,10 @@ impl Oracle {
     /// A write was answered; `durable` says that the answer promises that.
     pub fn acknowledge(&self, write: u32, durable: bool) {
         let time = self.tick();
-        if let Some(write) = self.memory.borrow_mut().writes.get_mut(write as usize) {
-            (write.ended, write.acknowledged) = (Some(time), true);
+        let memory = &mut *self.memory.borrow_mut();
+        if let Some(write) = memory.writes.get_mut(write as usize) {
+            write.ended = Some(time);
+            write.acknowledged = durable || write.issued >= memory.doubtful_before;
             write.durable |= durable;
         }
     }
@@ -150,11 +153,12 @@ impl Oracle {
     /// A sync of the volumes fails: what is not durable by now may never be, whatever later flushes say,
     /// and the application was told.
     pub fn sync_failed(&self) {
+        let time = self.tick();
         let memory = &mut *self.memory.borrow_mut();
         for write in memory.writes.iter_mut().filter(|write| !write.durable) {
             write.acknowledged = false;
         }
-        memory.sync_failed = true;
+        memory.doubtful_before = time;
     }
 
     /// The process of the source is gone: nothing is under way any more.
@@ -186,7 +190,6 @@ impl Oracle {
             (write.durable, write.acknowledged) = (true, true);
             write.ended = write.ended.or(Some(time));
         }
-        memory.sync_failed = false;
         memory.first_loose = writes.len();
     }
 
@@ -393,7 +396,7 @@ pub fn difference(left: &[FileContent], right: &[FileContent], grain: u64) -> Op
                     found.dedup();
                     found.join(",")
                 };
-                grains.push(format!("{volume}/{index} ({} against {})", of(&x), of(&y)));
+                grains.push(format!("{volume}/{index} ({} against {})", of(&x[..len]), of(&y[..len])));
             }
         }
     }

@@ -72,7 +72,7 @@ impl Shape {
         };
         let small = |random: &mut SplitMix64| pick(random, &[GRAIN, 3 * GRAIN, 8 * GRAIN, 1 << 20]);
         let side = |random: &mut SplitMix64| pick(random, &[0, 0, 4 * GRAIN, 16 * GRAIN]);
-        let segment = pick(random, &[192 << 10, 1 << 20]);
+        let segment = pick(random, &[192 << 10, 256 << 10]);
         Shape {
             volumes: (0..1 + random.below(3)).map(|_| volume(random)).collect(),
             clients: 1 + random.below(3),
@@ -95,7 +95,7 @@ impl Shape {
             media: 1 + random.below(3),
             sealed: random.below(8) == 0,
             level: pick(random, &[None, None, Some(1)]),
-            interval_ms: pick(random, &[3, 40, 700]),
+            interval_ms: pick(random, &[30, 400, 3_000]),
             samples: pick(random, &[0, 30]),
         }
     }

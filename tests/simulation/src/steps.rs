@@ -205,7 +205,7 @@ pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
         acts.push(any(random, rolls));
     }
     let number = |(number, act)| {
-        let most = [2, 40, 40, 9_000][random.below(4) as usize];
+        let most = [2, 40, 40, 40, 7_000][random.below(5) as usize];
         let (after, seed) = (millis(random, most), random.next_u64());
         Step { number: number as u32, after, seed, act }
     };

@@ -78,6 +78,7 @@ impl Replica {
         progress: &LoadProgress,
     ) -> Result<LoadReport> {
         let _base = self.base.lock().await;
+        self.still_loading()?;
         let source: Identity = self
             .store
             .with(|s| s.replica.as_ref().map(|r| r.source.clone()).unwrap_or_default())
@@ -117,6 +118,11 @@ impl Replica {
             media: media_of(&view),
             fuzzy: view.facts().fuzzy_end.is_some(),
         })
+    }
+
+    /// A stop ends a load: a base that is written after it was sealed counts as touched.
+    fn still_loading(&self) -> Result<()> {
+        if self.stopping.get() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// A set that was loaded whole before.
@@ -257,6 +263,7 @@ impl Loading<'_> {
         let mut unsynced = GrainSet::new();
         let mut unsynced_bytes = 0;
         while let Some(event) = reader.next().await {
+            self.replica.still_loading()?;
             match event {
                 SegmentEvent::Run(run) => {
                     unsynced_bytes += self.write(run.data, &mut unsynced).await?;

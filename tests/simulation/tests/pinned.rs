@@ -1,0 +1,83 @@
+//! Histories that found a fault of the product, as plans of their own: a seed would draw another plan
+//! as soon as the simulator learns something new.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use disk::simulated::SplitMix64;
+use simulation::plan::{Plan, Site, Step};
+use simulation::run::{catch_panics, play};
+use simulation::shape::{GRAIN, Shape};
+use simulation::steps::{Act, Shipment};
+
+/// A quiet world with two volumes and slow disks.
+fn shape() -> Shape {
+    Shape {
+        volumes: vec![25 * GRAIN, 12 * GRAIN + 100],
+        clients: 1,
+        requests: 60,
+        pause_us: 3_000,
+        longest: 3 * GRAIN,
+        latency_us: [500, 500],
+        now_chance: 128,
+        buffer_bytes: [GRAIN, 8 * GRAIN],
+        side_bytes: [0, 0],
+        preserve: 0,
+        allow_direct: true,
+        media: 1,
+        sealed: false,
+        level: None,
+        dump_rate: 0,
+        ..Shape::draw(&mut SplitMix64::new(1))
+    }
+}
+
+fn plan(shape: Shape, acts: &[(u64, Act)]) -> Plan {
+    let step = |(number, (after_us, act)): (usize, &(u64, Act))| Step {
+        number: number as u32,
+        after: Duration::from_micros(*after_us),
+        seed: number as u64,
+        act: act.clone(),
+    };
+    let steps = acts.iter().enumerate().map(step).collect();
+    Plan { seed: 1, shape, steps, without: BTreeSet::new() }
+}
+
+fn clean(plan: &Plan) {
+    catch_panics();
+    let outcome = play(plan, false);
+    assert_eq!(outcome.violation, None, "{plan}");
+}
+
+/// A resume that came while a dump was being begun ran a second job on its set; of the two, one
+/// installed a session from which nobody took, and writers waited for ever.
+#[test]
+fn a_dump_is_resumed_while_it_begins() {
+    for after in [0, 500, 1_000, 2_000, 4_000, 8_000] {
+        let shape = Shape { preserve: 1, ..shape() };
+        let acts = [(0, Act::Await), (0, Act::Dump), (after, Act::ResumeDump), (0, Act::Dump)];
+        clean(&plan(shape, &acts));
+    }
+}
+
+/// A stop sealed the replica's volumes while a load went on writing them: the next start took them for
+/// touched by others, and refused.
+#[test]
+fn a_replica_stops_while_media_are_loaded() {
+    let stop = Act::Stop { site: Site::Replica, down: Duration::from_millis(5) };
+    for after in (0..40_000).step_by(2_500) {
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (0, Act::Ship(Shipment::Whole)),
+            (0, Act::Load { leaves: 0 }),
+            (after, stop.clone()),
+            (40_000, Act::Await),
+        ];
+        clean(&plan(shape(), &acts));
+        let mut acts = acts;
+        acts.swap(4, 5);
+        clean(&plan(shape(), &acts));
+    }
+}
