@@ -396,7 +396,11 @@ pub fn difference(left: &[FileContent], right: &[FileContent], grain: u64) -> Op
                     found.dedup();
                     found.join(",")
                 };
-                grains.push(format!("{volume}/{index} ({} against {})", of(&x[..len]), of(&y[..len])));
+                grains.push(format!(
+                    "{volume}/{index} ({} against {})",
+                    of(&x[..len]),
+                    of(&y[..len])
+                ));
             }
         }
     }

@@ -42,7 +42,8 @@ impl Process {
             poll_fn(|cx| {
                 *control.waker.borrow_mut() = Some(cx.waker().clone());
                 if !control.dead.get() && !control.hung.get() {
-                    let _: Poll<()> = work.as_mut().poll(cx);
+                    // Its tasks are polled with it; it has no end of its own.
+                    assert!(work.as_mut().poll(cx).is_pending());
                 }
                 if control.dead.get() { Poll::Ready(()) } else { Poll::Pending }
             })

@@ -185,7 +185,7 @@ impl Request {
         let number = world.oracle.issue(volume, offset, len, true);
         world.trace.note(format_args!("zero {number} {} {offset}+{len}", volume.0));
         self.run("request: zero or trim", async move {
-            let change = Change::Zero { len, punch: how % 2 == 0, fast: false };
+            let change = Change::Zero { len, punch: how > 1, fast: false };
             let durable = how == 3;
             let outcome = source.write(volume, offset, change, durable).await;
             note(&world, number, durable, &outcome);

@@ -28,7 +28,7 @@ fn volume(writes: &[(u32, u64, u64)]) -> Vec<FileContent> {
     }
     let machine = SimMachine::new(0);
     machine.plug_in("/v", &bytes);
-    vec![machine.content("/v").unwrap()]
+    vec![machine.content("/v").expect("it was plugged in")]
 }
 
 #[test]

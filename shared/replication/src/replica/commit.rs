@@ -107,9 +107,11 @@ impl Replica {
             }
         });
         drop(pull);
+        self.commit_unsaved.set(true);
         // No file is used again before the record that forgets it is durable. Those that a crash leaves
         // without a name are found at the next start.
         self.store.save().await?;
+        self.commit_unsaved.set(false);
         free(&self.store, freed);
         Ok(())
     }

@@ -98,6 +98,8 @@ pub struct Replica {
     /// Held by the one session with the source.
     following: Mutex<()>,
     progress: Rc<PullProgress>,
+    /// A commit is durable in the journal and not in the state.
+    commit_unsaved: Cell<bool>,
     /// No load goes on: the volumes are about to be sealed.
     stopping: Cell<bool>,
     /// The next attach compares samples.

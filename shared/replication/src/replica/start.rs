@@ -63,6 +63,7 @@ impl Replica {
             journal_was_full: Cell::new(false),
             following: Mutex::new(()),
             progress: Rc::default(),
+            commit_unsaved: Cell::new(false),
             stopping: Cell::new(false),
             check_due: Cell::new(true),
         });
