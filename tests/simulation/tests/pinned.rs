@@ -10,7 +10,7 @@ use simulation::plan::{Plan, Site, Step};
 use simulation::run::{catch_panics, play};
 use simulation::shape::{GRAIN, Shape};
 use simulation::steps::{Act, Shipment};
-use simulation::weather::LinkPlan;
+use simulation::weather::{LinkPlan, Mishap};
 
 /// A quiet world with two volumes and slow disks.
 fn shape() -> Shape {
@@ -119,5 +119,43 @@ fn a_commit_is_applied_while_the_state_cannot_be_saved() {
         let mut plan = plan(shape(), &acts);
         plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
         clean(&plan);
+    }
+}
+
+/// A comparison of an empty replica broke off, with newer grains in the base than those of a set that was
+/// loaded then; what the load had overwritten still counted as arrived, and was never pulled.
+#[test]
+fn media_are_loaded_after_a_direct_catch_up_broke_off() {
+    for (after_bytes, pull_unloaded) in [9_000, 20_000, 50_000, 90_000]
+        .into_iter()
+        .flat_map(|bytes| [(bytes, false), (bytes, true)])
+    {
+        let broken = Act::Connect {
+            link: LinkPlan { delay_us: 100, rate: 0, mishap: Mishap::Break, after_bytes },
+            once: true,
+            compare: !pull_unloaded,
+            pull_unloaded,
+            older_stays: false,
+        };
+        // Where the replica gives up waiting, half of the set was loaded before.
+        let first = if pull_unloaded { Act::Load { leaves: 1 } } else { Act::Cut };
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (60_000, Act::Ship(Shipment::Whole)),
+            (0, first),
+            (0, Act::Await),
+            (0, broken),
+            (2_000_000, Act::Load { leaves: 0 }),
+            (0, Act::Await),
+            (0, Act::Probe),
+            (0, Act::Probe),
+        ];
+        for seed in 0..4 {
+            let mut plan = plan(Shape { media: 2, ..shape() }, &acts);
+            plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
+            clean(&plan);
+        }
     }
 }

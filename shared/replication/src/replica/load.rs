@@ -88,6 +88,11 @@ impl Replica {
         if !self.begin_load(&view).await? {
             return Ok(self.already(&view));
         }
+        // What a broken catch-up brought into the base is newer than what the media hold, and is about
+        // to be overwritten: all of it is asked for again.
+        if self.pull.borrow().as_ref().is_some_and(|pull| pull.is_direct()) {
+            self.distrust_pull().await?;
+        }
         let before = self.unloaded.set();
         let mut here = view.listed();
         here.subtract(&view.listed_on_absent());
