@@ -327,9 +327,23 @@ impl Memory {
             };
             cell.iter().find(newer).copied()
         };
+        let may_stand = |write: &&u32| superseded(&self.writes[**write as usize]).is_none();
+        if cell.iter().filter(is_found).any(|write| may_stand(&write)) {
+            return Ok(());
+        }
+        // The list keeps only what may stand there now; a read that takes long may bring what stood
+        // there when it began.
+        let grain = index * CELL / crate::shape::GRAIN;
+        let was_there = |(number, write): &(usize, &Write)| match found {
+            0 => {
+                let touches = write.volume.index() == volume && write.grains.contains(&grain);
+                write.zero && (*number == 0 || touches)
+            }
+            found => *number == found as usize,
+        };
         let mut newest = None;
-        for write in cell.iter().filter(is_found) {
-            match superseded(&self.writes[*write as usize]) {
+        for (_, write) in self.writes.iter().enumerate().filter(was_there) {
+            match superseded(write) {
                 None => return Ok(()),
                 by => newest = by,
             }
