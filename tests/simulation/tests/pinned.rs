@@ -16,8 +16,8 @@ use simulation::weather::{LinkPlan, Mishap};
 fn shape() -> Shape {
     Shape {
         volumes: vec![25 * GRAIN, 12 * GRAIN + 100],
-        clients: 1,
-        requests: 60,
+        clients: 2,
+        requests: 500,
         pause_us: 3_000,
         longest: 3 * GRAIN,
         latency_us: [500, 500],
@@ -68,7 +68,7 @@ fn a_dump_is_resumed_while_it_begins() {
 fn a_replica_stops_while_media_are_loaded() {
     let stop = Act::Stop { site: Site::Replica, down: Duration::from_millis(5) };
     let shape = Shape { latency_us: [1, 2_000], ..shape() };
-    for after in (0..60_000).step_by(4_000) {
+    for after in (0..40_000).step_by(2_000) {
         let acts = [
             (0, Act::Await),
             (50_000, Act::Dump),
@@ -126,9 +126,8 @@ fn a_commit_is_applied_while_the_state_cannot_be_saved() {
 /// loaded then; what the load had overwritten still counted as arrived, and was never pulled.
 #[test]
 fn media_are_loaded_after_a_direct_catch_up_broke_off() {
-    for (after_bytes, pull_unloaded) in [9_000, 20_000, 50_000, 90_000]
-        .into_iter()
-        .flat_map(|bytes| [(bytes, false), (bytes, true)])
+    for (after_bytes, pull_unloaded) in
+        [14_000, 30_000, 60_000].into_iter().flat_map(|bytes| [(bytes, false), (bytes, true)])
     {
         let broken = Act::Connect {
             link: LinkPlan { delay_us: 100, rate: 0, mishap: Mishap::Break, after_bytes },
@@ -157,5 +156,33 @@ fn media_are_loaded_after_a_direct_catch_up_broke_off() {
             plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
             clean(&plan);
         }
+    }
+}
+
+/// A session was dropped between the journal's commit record and the state's: the next one applied the
+/// commit, and a crash left the name of the old cut on the new content.
+#[test]
+fn a_session_is_dropped_while_it_commits() {
+    let connect = |once| Act::Connect {
+        link: LinkPlan::calm(),
+        once,
+        compare: false,
+        pull_unloaded: false,
+        older_stays: false,
+    };
+    for after in (0..60_000).step_by(1_500) {
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (0, Act::Ship(Shipment::Whole)),
+            (0, Act::Load { leaves: 0 }),
+            (0, Act::Await),
+            (0, connect(true)),
+            (after, connect(true)),
+            (6_000, Act::Probe),
+            (6_000, Act::Probe),
+        ];
+        clean(&plan(Shape { latency_us: [200, 2_000], ..shape() }, &acts));
     }
 }

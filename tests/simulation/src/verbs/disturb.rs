@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use disk::simulated::{Crash, SplitMix64};
 
+use crate::check::flushed_is_kept;
 use crate::event;
 use crate::faults::{FileClass, FlipTarget};
 use crate::node::Doom;
@@ -124,4 +125,12 @@ pub fn roll_back(world: &World, site: Site, seed: u64) {
         Site::Replica => "machine: replica rolled back",
     });
     node.crash(world, Crash::PowerCut, seed, Duration::from_millis(5));
+    // Where no process runs nobody sees its end.
+    if node.process.borrow().is_none() {
+        node.crashed.take();
+        if site == Site::Source {
+            world.oracle.process_gone();
+            flushed_is_kept::after_end(world, Crash::PowerCut);
+        }
+    }
 }

@@ -67,6 +67,10 @@ pub fn begin(world: &Rc<World>) {
     let number = world.dumps.replace(world.dumps.get() + 1);
     let media = (0..world.shape.media).map(|m| PathBuf::from(format!("/media/d{number}m{m}")));
     let request = request(world, media.collect());
+    if world.source_role.borrow().is_none() {
+        return;
+    }
+    world.dumping.set(true);
     at_source(world, |world, source| async move {
         // An agent runs one dump at a time.
         for medium in &request.media {
@@ -74,7 +78,10 @@ pub fn begin(world: &Rc<World>) {
         }
         match DumpJob::begin(&source, request).await {
             Ok(job) => run(&world, job).await,
-            Err(e) => event!(world, "verb: dump refused", "{e}"),
+            Err(e) => {
+                world.dumping.set(world.dump.borrow().is_some());
+                event!(world, "verb: dump refused", "{e}");
+            }
         }
     });
 }
