@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`.
+//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`, `sim`, `soak`.
 //!
 //! They need nothing but Rust and, for the tests, a few Debian packages that are installed when
 //! they are missing (`tools.rs`). Nothing here ships with the product.
@@ -38,6 +38,8 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         "tidy" => tidy::run(&workspace),
         "bench" => release::bench(&workspace, rest),
         "demo" => release::demo(&workspace, rest),
+        "sim" => release::sim(&workspace, rest),
+        "soak" => release::soak(&workspace, rest),
         "help" | "--help" | "-h" => {
             print!("{}", help());
             Ok(())
@@ -59,6 +61,10 @@ fn help() -> String {
       side-by-side measurements, release build
   demo [ARGUMENT...]
       the whole way from an empty replica to a proven one, release build
+  sim [--seeds N] [--seed S [--without LIST] [--trace]]
+      simulated histories, release build; a failing one is shrunk and shown
+  soak [--hours H]
+      simulated histories of fresh seeds, for hours
 ",
         check::list()
     )

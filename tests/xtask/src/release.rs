@@ -1,7 +1,7 @@
-//! Tasks that run the product as it ships: `cargo xtask demo` and `cargo xtask bench`.
+//! Tasks in the release profile: `cargo xtask demo`, `bench`, `sim` and `soak`.
 //!
-//! Both build the binaries in the release profile and then start a program of `tests/`; the exit
-//! code is that program's.
+//! Each starts a program of `tests/`, the first two after the binaries of the product were built;
+//! the exit code is that program's.
 
 use xshell::cmd;
 
@@ -19,7 +19,35 @@ pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     run(workspace, "grainhaul-end-to-end", "demo", arguments)
 }
 
+/// Plays simulated histories; `arguments` go to the simulator.
+pub fn sim(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
+    start(workspace, "grainhaul-simulation", "simulate", arguments)
+}
+
+/// Plays simulated histories of fresh seeds for hours: `--hours H`, 1 when not given.
+pub fn soak(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
+    let mut arguments = arguments.to_vec();
+    if !arguments.iter().any(|argument| argument == "--hours") {
+        arguments.extend(["--hours".to_owned(), "1".to_owned()]);
+    }
+    sim(workspace, &arguments)
+}
+
 fn run(
+    workspace: &Workspace,
+    package: &str,
+    binary: &str,
+    arguments: &[String],
+) -> Result<(), String> {
+    let shell = workspace.shell();
+    let what = ["-p", "primary-agent", "-p", "secondary-agent", "-p", "media-tools", "-p", package];
+    cmd!(shell, "cargo build --release --locked {what...}")
+        .run()
+        .map_err(|e| format!("{e}; the release build failed, its errors are above"))?;
+    start(workspace, package, binary, arguments)
+}
+
+fn start(
     workspace: &Workspace,
     package: &str,
     binary: &str,
@@ -29,10 +57,6 @@ fn run(
         return Err(format!("the package {package} of this tree has no binary `{binary}`"));
     }
     let shell = workspace.shell();
-    let what = ["-p", "primary-agent", "-p", "secondary-agent", "-p", "media-tools", "-p", package];
-    cmd!(shell, "cargo build --release --locked {what...}")
-        .run()
-        .map_err(|e| format!("{e}; the release build failed, its errors are above"))?;
     cmd!(
         shell,
         "cargo run --release --locked --quiet -p {package} --bin {binary} -- {arguments...}"

@@ -73,6 +73,14 @@ impl DiskState {
         self.names.create_durable(path, inode);
     }
 
+    /// Puts an empty file at `path`, its name durable at once, in the place of what stands there.
+    pub fn add_file(&mut self, path: &Path, kind: FileKind) -> &mut Inode {
+        let id = self.new_inode(kind, 0);
+        self.names.remove_durable(path);
+        self.names.create_durable(path, id);
+        self.inodes.entry(id).or_insert_with(|| Inode::new(kind, 0))
+    }
+
     fn new_inode(&mut self, kind: FileKind, len: u64) -> u64 {
         let id = self.next_inode;
         self.next_inode += 1;

@@ -83,6 +83,16 @@ impl Image {
         }
     }
 
+    /// The pages that are there, by their number.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.pages.iter().map(|(number, page)| (*number, page.as_slice()))
+    }
+
+    /// The page of this number, if there is one.
+    pub fn page(&self, number: u64) -> Option<&[u8]> {
+        self.pages.get(&number).map(|page| page.as_slice())
+    }
+
     /// Turns one bit over.
     pub fn flip(&mut self, offset: u64, bit: u8) {
         let mut byte = [0];

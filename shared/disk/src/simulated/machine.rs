@@ -50,7 +50,7 @@ pub(super) struct State {
     latency: Range<Duration>,
     /// Of 256 calls of a form that does not wait, so many answer at once.
     pub now_chance: u64,
-    in_flight: BTreeMap<u64, Step>,
+    pub in_flight: BTreeMap<u64, Step>,
     next_flight: u64,
     recording: Option<Recording>,
 }

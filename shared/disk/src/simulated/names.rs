@@ -74,6 +74,14 @@ impl Names {
             .map(|(path, node)| (path.as_path(), *node))
     }
 
+    /// All names below `dir`, at any depth, in order.
+    pub fn all_below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
+        self.live
+            .range(dir.to_path_buf()..)
+            .take_while(move |(path, _)| path.starts_with(dir))
+            .map(|(path, node)| (path.as_path(), *node))
+    }
+
     /// The inodes that have a name now.
     pub fn live_inodes(&self) -> impl Iterator<Item = u64> {
         self.live.values().filter_map(file)
@@ -107,6 +115,13 @@ impl Names {
     pub fn create_durable(&mut self, path: &Path, inode: u64) {
         self.live.insert(path.to_owned(), Node::File(inode));
         self.durable.insert(path.to_owned(), Node::File(inode));
+    }
+
+    /// Takes a name away, durable at once.
+    pub fn remove_durable(&mut self, path: &Path) {
+        self.settle(u64::MAX, |change| change.paths().contains(&path));
+        self.live.remove(path);
+        self.durable.remove(path);
     }
 
     /// A directory sync that started when step `upto` was the next.

@@ -60,14 +60,42 @@ pub struct DumpJob {
     request: DumpRequest,
     resumed: bool,
     cancelled: Cell<bool>,
+    place: RefCell<Option<Place>>,
     /// For the operator.
     pub progress: Rc<DumpProgress>,
+}
+
+/// The one dump of a source, until it is dropped: a second one that is asked for while the first is
+/// still being begun would copy into the same set, or be installed with nobody to take from it.
+struct Place(Rc<Source>);
+
+impl Place {
+    fn take(source: &Rc<Source>) -> Result<Place> {
+        if source.dumping.replace(true) {
+            return Err(Error::State("a dump is under way already".to_owned()));
+        }
+        Ok(Place(source.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.dumping.set(false);
+    }
+}
+
+impl Drop for DumpJob {
+    /// Writers do not wait for a dump that nobody runs.
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 impl DumpJob {
     /// Makes the cut from which everything is preserved, and the record of the set. `freeze` and
     /// `thaw` are run around the cut by the caller.
     pub async fn begin(source: &Rc<Source>, request: DumpRequest) -> Result<Rc<DumpJob>> {
+        let place = Place::take(source)?;
         refuse_second(source)?;
         let saved = &request.options.saved;
         let ctx = source.context();
@@ -98,7 +126,7 @@ impl DumpJob {
             unreadable_grains: 0,
             media_bytes: 0,
         };
-        let job = DumpJob::new(source, set, pause.cut.id, session, request, false);
+        let job = DumpJob::new(place, set, pause.cut.id, session, request, false);
         job.progress.pause_us.set(pause.pause.as_micros() as u64);
         let saved = source.store().update(|s| s.sets.push(record)).await;
         if let Err(e) = saved {
@@ -115,6 +143,7 @@ impl DumpJob {
         set: SetId,
         request: DumpRequest,
     ) -> Result<Rc<DumpJob>> {
+        let place = Place::take(source)?;
         let record = source.store().with(|s| s.sets.iter().find(|r| r.id == set).cloned());
         let record = record
             .filter(|r| r.stage == SetStage::Writing)
@@ -123,28 +152,30 @@ impl DumpJob {
         let everything = GrainSet::full(source.volumes().geometry());
         let volumes = source.volumes().clone();
         let session = CopySession::new(record.cut, everything, volumes, options);
-        Ok(DumpJob::new(source, set, record.cut, session, request, true))
+        Ok(DumpJob::new(place, set, record.cut, session, request, true))
     }
 
     fn new(
-        source: &Rc<Source>,
+        place: Place,
         set: SetId,
         cut: CutId,
         session: Rc<CopySession>,
         request: DumpRequest,
         resumed: bool,
     ) -> Rc<DumpJob> {
+        let source = place.0.clone();
         let progress = Rc::new(DumpProgress::default());
         progress.total_grains.set(source.volumes().geometry().total_grains());
         progress.fuzzy.set(resumed);
         Rc::new(DumpJob {
-            source: source.clone(),
+            source,
             set,
             cut,
             session,
             request,
             resumed,
             cancelled: Cell::new(false),
+            place: RefCell::new(Some(place)),
             progress,
         })
     }
@@ -170,6 +201,13 @@ impl DumpJob {
     pub async fn run(self: &Rc<Self>) -> Result<DumpEnd> {
         let outcome = self.write().await;
         self.let_go();
+        let outcome = self.ended(outcome).await;
+        // Whoever keeps the job to show it keeps nobody from the next one.
+        drop(self.place.take());
+        outcome
+    }
+
+    async fn ended(&self, outcome: Result<DumpEnd>) -> Result<DumpEnd> {
         match outcome {
             Err(_) if self.cancelled.get() => {
                 let ctx = self.source.context();

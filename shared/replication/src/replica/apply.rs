@@ -15,6 +15,12 @@ impl Replica {
     /// and its grains are missing from then on.
     pub async fn apply(self: &Rc<Self>) -> Result<()> {
         let _one = self.base.lock().await;
+        // The journal forgets a commit that is in the base: by then the state has to know of it, else a
+        // crash leaves the old cut's name on the new content.
+        if self.commit_unsaved.get() {
+            self.store.save().await?;
+            self.commit_unsaved.set(false);
+        }
         while let Some(batch) = self.journal.next_apply(BATCH_BYTES) {
             let mut lost = GrainSet::new();
             for (i, piece) in batch.pieces().iter().enumerate() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Replica;
 use super::missing::{MissingMap, free};
-use crate::state::{ClosedLayer, LayerRef, State};
+use crate::state::{ClosedLayer, LayerRef, PullRecord, State};
 use crate::{Error, Result};
 
 /// What a commit record carries, so that the state can be brought up to it after a crash.
@@ -70,22 +70,32 @@ impl Replica {
             layer,
             unreadable: unreadable.runs().collect(),
         };
+        // In a task of its own, under the lock that applying takes: whoever drops the session in between
+        // (a load that is asked for) must not leave a journal that knows of the commit and a state that
+        // does not.
+        let (replica, cut) = (self.clone(), newest.cut);
+        let committing = tokio::task::spawn_local(async move {
+            let _base = replica.base.lock().await;
+            replica.make_commit(&record, body).await
+        });
+        committing.await.map_err(|_| Error::Cancelled)??;
+        self.journal_was_full.set(false);
+        self.progress.commits.set(self.progress.commits.get() + 1);
+        Ok(cut)
+    }
+
+    async fn make_commit(self: &Rc<Self>, record: &PullRecord, body: CommitBody) -> Result<()> {
         if record.direct {
             // What arrived since the last sync may be lost when this one fails, and is asked for again.
             self.strike_arrived().await?;
             let number = self.store.with(|s| s.replica.as_ref().map_or(0, |r| r.commit_number));
-            self.install_commit(body, number).await?;
-        } else {
-            let sessions: Vec<_> = record.sessions.iter().map(|s| s.session).collect();
-            // A session of which nothing was put into the journal is not known there.
-            let known: Vec<_> =
-                sessions.iter().copied().filter(|s| self.journal.received(*s).is_some()).collect();
-            let number = self.journal.commit(&known, newest.cut, body.encode()?).await?;
-            self.install_commit(body, number).await?;
+            return self.install_commit(body, number).await;
         }
-        self.journal_was_full.set(false);
-        self.progress.commits.set(self.progress.commits.get() + 1);
-        Ok(newest.cut)
+        // A session of which nothing was put into the journal is not known there.
+        let sessions = record.sessions.iter().map(|s| s.session);
+        let known: Vec<_> = sessions.filter(|s| self.journal.received(*s).is_some()).collect();
+        let number = self.journal.commit(&known, body.cut, body.encode()?).await?;
+        self.install_commit(body, number).await
     }
 
     /// Whether the commit may lack these grains. If not, they are named in the state.
@@ -150,9 +160,11 @@ impl Replica {
             }
         });
         drop(pull);
+        self.commit_unsaved.set(true);
         // No file is used again before the record that forgets it is durable. Those that a crash leaves
         // without a name are found at the next start.
         self.store.save().await?;
+        self.commit_unsaved.set(false);
         free(&self.store, freed);
         Ok(())
     }

@@ -84,6 +84,7 @@ impl Replica {
         progress: &LoadProgress,
     ) -> Result<LoadReport> {
         let _base = self.base.lock().await;
+        self.still_loading()?;
         let source: Identity = self
             .store
             .with(|s| s.replica.as_ref().map(|r| r.source.clone()).unwrap_or_default())
@@ -93,6 +94,11 @@ impl Replica {
         if !self.begin_load(&view).await? {
             let fingerprint = self.check_seed(&view).await?;
             return Ok(LoadReport { fingerprint, ..self.already(&view) });
+        }
+        // What a broken catch-up brought into the base is newer than what the media hold, and is about
+        // to be overwritten: all of it is asked for again.
+        if self.pull.borrow().as_ref().is_some_and(|pull| pull.is_direct()) {
+            self.distrust_pull().await?;
         }
         let before = self.unloaded.set();
         let mut here = view.listed();
@@ -127,6 +133,11 @@ impl Replica {
             fingerprint,
             fuzzy: view.facts().fuzzy_end.is_some(),
         })
+    }
+
+    /// A stop ends a load: a base that is written after it was sealed counts as touched.
+    fn still_loading(&self) -> Result<()> {
+        if self.stopping.get() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// A set that was loaded whole before.
@@ -272,6 +283,7 @@ impl Loading<'_> {
         let mut unsynced = GrainSet::new();
         let mut unsynced_bytes = 0;
         while let Some(event) = reader.next().await {
+            self.replica.still_loading()?;
             match event {
                 SegmentEvent::Run(run) => {
                     unsynced_bytes += self.write(run.data, &mut unsynced).await?;

@@ -117,6 +117,10 @@ pub struct Replica {
     /// Held by the one session with the source.
     following: Mutex<()>,
     progress: Rc<PullProgress>,
+    /// A commit is durable in the journal and not in the state.
+    commit_unsaved: Cell<bool>,
+    /// No load goes on: the volumes are about to be sealed.
+    stopping: Cell<bool>,
     /// The next attach compares samples.
     check_due: Cell<bool>,
     /// When the fingerprint of a commit was last taken in this run.

@@ -63,6 +63,8 @@ impl Replica {
             journal_was_full: Cell::new(false),
             following: Mutex::new(()),
             progress: Rc::default(),
+            commit_unsaved: Cell::new(false),
+            stopping: Cell::new(false),
             check_due: Cell::new(true),
             generation_taken: Cell::new(None),
         });
@@ -117,11 +119,15 @@ impl Replica {
         Ok(())
     }
 
-    /// Stops cleanly: what is committed is in the base, synced and sealed.
+    /// Stops cleanly: what is committed is in the base, synced and sealed. A load that runs ends; what
+    /// it has struck stays loaded.
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
+        self.stopping.set(true);
         self.in_step.set(false);
         self.suspend_pull().await?;
         self.apply().await?;
+        // Nobody writes the base while it is sealed, nor afterwards.
+        let _base = self.base.lock().await;
         // Whoever writes the base next must not find the journal laying old bytes over it.
         self.journal.settle().await?;
         let seal = seal::make(&self.ctx, &self.volumes).await?;

@@ -100,6 +100,8 @@ pub struct Source {
     marked_alone: Cell<bool>,
     longest_pause_us: Cell<u64>,
     stopping: Cell<bool>,
+    /// A dump is being begun, resumed or run.
+    pub(crate) dumping: Cell<bool>,
     /// The working session of each replica.
     links: Rc<links::Links>,
 }

@@ -1,0 +1,62 @@
+//! The checkers, one a file, apart from the workload: they are fed by events and by the images of the
+//! machines' disks.
+
+pub mod alive;
+pub mod bounded;
+pub mod cuts_are_points_in_time;
+pub mod flushed_is_kept;
+pub mod media;
+pub mod no_change_missed;
+pub mod no_silent_full_copy;
+pub mod replica_consistent;
+mod twin;
+
+use std::rc::Rc;
+
+use disk::simulated::{Crash, SplitMix64};
+
+use crate::event;
+use crate::plan::Site;
+use crate::world::World;
+
+/// A process has ended: what its machine's disk holds is looked at, before anything starts again.
+pub async fn after_end(world: &Rc<World>, site: Site, kind: Crash) {
+    if world.has_failed() {
+        return;
+    }
+    if site == Site::Source {
+        flushed_is_kept::after_end(world, kind);
+    }
+    let mut random = world.split();
+    look_at_both(world, Some(site), &mut random).await;
+}
+
+/// Both machines as they would be after a crash now.
+pub async fn probe(world: &Rc<World>, seed: u64) {
+    event!(world, "probe");
+    look_at_both(world, None, &mut SplitMix64::new(seed)).await;
+}
+
+/// Copies of both disks, each crashed unless it just was, are started and attached.
+async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut SplitMix64) {
+    if world.licence.state_damaged.borrow().is_some() {
+        return;
+    }
+    world.look();
+    let mut kinds = [Crash::Kill; 2];
+    for site in [Site::Source, Site::Replica] {
+        let cut = crashed != Some(site) && random.below(2) == 0;
+        kinds[site as usize] = if cut { Crash::PowerCut } else { Crash::Kill };
+    }
+    let twin = twin::Twin::of(world, kinds, random.next_u64());
+    if crashed.is_none() {
+        flushed_is_kept::of_twin(world, &twin, kinds[0]);
+    }
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let Some(replica) = replica_consistent::check(world, &twin).await else { return };
+            no_change_missed::check(world, &twin, &replica).await;
+        })
+        .await;
+}

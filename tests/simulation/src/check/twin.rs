@@ -1,0 +1,51 @@
+//! Copies of both machines as they would be after a crash now, with nothing that fails or takes time.
+
+use std::rc::Rc;
+
+use disk::simulated::{Crash, SimMachine};
+use replication::Result;
+use replication::replica::Replica;
+use replication::source::Source;
+use replication::state::StateStore;
+
+use crate::node::dir;
+use crate::plan::Site;
+use crate::world::World;
+
+/// See the module's text.
+pub struct Twin {
+    machines: [SimMachine; 2],
+}
+
+impl Twin {
+    /// Copies the machines of a world and crashes the copies.
+    pub fn of(world: &World, kinds: [Crash; 2], seed: u64) -> Twin {
+        let copy = |site: Site| {
+            let machine = SimMachine::new(seed ^ site as u64);
+            machine.restore(&world.node(site).machine.snapshot());
+            machine.set_capacity(u64::MAX);
+            machine.crash_seeded(kinds[site as usize], seed);
+            machine
+        };
+        Twin { machines: [copy(Site::Source), copy(Site::Replica)] }
+    }
+
+    /// The copy of a site's machine.
+    pub fn machine(&self, site: Site) -> &SimMachine {
+        &self.machines[site as usize]
+    }
+
+    /// Starts the copy of the replica, with room for whatever a catch-up brings.
+    pub async fn start_replica(&self, world: &World) -> Result<Rc<Replica>> {
+        let ctx = self.machine(Site::Replica).context();
+        let store = StateStore::open(&ctx, dir()).await?;
+        Replica::start(&ctx, dir(), &store, world.replica_settings(true)).await
+    }
+
+    /// Starts the copy of the source; a suspect one with the operator's word.
+    pub async fn start_source(&self, world: &World) -> Result<Rc<Source>> {
+        let ctx = self.machine(Site::Source).context();
+        let store = StateStore::open(&ctx, dir()).await?;
+        Source::start(&ctx, dir(), &store, world.source_settings(true)).await
+    }
+}

@@ -1,0 +1,188 @@
+//! Histories that found a fault of the product, as plans of their own: a seed would draw another plan
+//! as soon as the simulator learns something new.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use disk::simulated::SplitMix64;
+use simulation::faults::{DiskTrouble, FileClass, Ill};
+use simulation::plan::{Plan, Site, Step};
+use simulation::run::{catch_panics, play};
+use simulation::shape::{GRAIN, Shape};
+use simulation::steps::{Act, Shipment};
+use simulation::weather::{LinkPlan, Mishap};
+
+/// A quiet world with two volumes and slow disks.
+fn shape() -> Shape {
+    Shape {
+        volumes: vec![25 * GRAIN, 12 * GRAIN + 100],
+        clients: 2,
+        requests: 500,
+        pause_us: 3_000,
+        longest: 3 * GRAIN,
+        latency_us: [500, 500],
+        now_chance: 128,
+        buffer_bytes: [GRAIN, 8 * GRAIN],
+        side_bytes: [0, 0],
+        preserve: 0,
+        allow_direct: true,
+        media: 1,
+        sealed: false,
+        level: None,
+        dump_rate: 0,
+        ..Shape::draw(&mut SplitMix64::new(1))
+    }
+}
+
+fn plan(shape: Shape, acts: &[(u64, Act)]) -> Plan {
+    let step = |(number, (after_us, act)): (usize, &(u64, Act))| Step {
+        number: number as u32,
+        after: Duration::from_micros(*after_us),
+        seed: number as u64,
+        act: act.clone(),
+    };
+    let steps = acts.iter().enumerate().map(step).collect();
+    Plan { seed: 1, shape, steps, without: BTreeSet::new() }
+}
+
+fn clean(plan: &Plan) {
+    catch_panics();
+    let outcome = play(plan, false);
+    assert_eq!(outcome.violation, None, "{plan}");
+}
+
+/// A resume that came while a dump was being begun ran a second job on its set; of the two, one
+/// installed a session from which nobody took, and writers waited for ever.
+#[test]
+fn a_dump_is_resumed_while_it_begins() {
+    for after in [0, 500, 1_000, 2_000, 4_000, 8_000] {
+        let shape = Shape { preserve: 1, ..shape() };
+        let acts = [(0, Act::Await), (0, Act::Dump), (after, Act::ResumeDump), (0, Act::Dump)];
+        clean(&plan(shape, &acts));
+    }
+}
+
+/// A stop sealed the replica's volumes while a load went on writing them: the next start took them for
+/// touched by others, and refused.
+#[test]
+fn a_replica_stops_while_media_are_loaded() {
+    let stop = Act::Stop { site: Site::Replica, down: Duration::from_millis(5) };
+    let shape = Shape { latency_us: [1, 2_000], ..shape() };
+    for after in (0..40_000).step_by(2_000) {
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (0, Act::Ship(Shipment::Whole)),
+            (0, stop.clone()),
+            (after, Act::Load { leaves: 0 }),
+            (40_000, Act::Await),
+        ];
+        clean(&plan(shape.clone(), &acts));
+    }
+}
+
+/// The state could not be saved after a commit; the journal let the commit go when it was applied, and a
+/// crash left the name of the old cut on the new content.
+#[test]
+fn a_commit_is_applied_while_the_state_cannot_be_saved() {
+    let connect = Act::Connect {
+        link: LinkPlan::calm(),
+        once: true,
+        compare: false,
+        pull_unloaded: false,
+        older_stays: false,
+    };
+    let trouble = Act::Trouble(DiskTrouble {
+        site: Site::Replica,
+        ill: Ill::NoSpace,
+        class: Some(FileClass::State),
+        odds: 300,
+        times: 2,
+    });
+    for seed in 0..24 {
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (0, Act::Ship(Shipment::Whole)),
+            (0, Act::Load { leaves: 0 }),
+            (0, Act::Await),
+            (0, connect.clone()),
+            (60_000, trouble.clone()),
+            (0, connect.clone()),
+            (60_000, connect.clone()),
+            (3_000, Act::Probe),
+            (3_000, Act::Probe),
+            (30_000, Act::Probe),
+        ];
+        let mut plan = plan(shape(), &acts);
+        plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
+        clean(&plan);
+    }
+}
+
+/// A comparison of an empty replica broke off, with newer grains in the base than those of a set that was
+/// loaded then; what the load had overwritten still counted as arrived, and was never pulled.
+#[test]
+fn media_are_loaded_after_a_direct_catch_up_broke_off() {
+    for (after_bytes, pull_unloaded) in
+        [14_000, 30_000, 60_000].into_iter().flat_map(|bytes| [(bytes, false), (bytes, true)])
+    {
+        let broken = Act::Connect {
+            link: LinkPlan { delay_us: 100, rate: 0, mishap: Mishap::Break, after_bytes },
+            once: true,
+            compare: !pull_unloaded,
+            pull_unloaded,
+            older_stays: false,
+        };
+        // Where the replica gives up waiting, half of the set was loaded before.
+        let first = if pull_unloaded { Act::Load { leaves: 1 } } else { Act::Cut };
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (60_000, Act::Ship(Shipment::Whole)),
+            (0, first),
+            (0, Act::Await),
+            (0, broken),
+            (2_000_000, Act::Load { leaves: 0 }),
+            (0, Act::Await),
+            (0, Act::Probe),
+            (0, Act::Probe),
+        ];
+        for seed in 0..4 {
+            let mut plan = plan(Shape { media: 2, ..shape() }, &acts);
+            plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
+            clean(&plan);
+        }
+    }
+}
+
+/// A session was dropped between the journal's commit record and the state's: the next one applied the
+/// commit, and a crash left the name of the old cut on the new content.
+#[test]
+fn a_session_is_dropped_while_it_commits() {
+    let connect = |once| Act::Connect {
+        link: LinkPlan::calm(),
+        once,
+        compare: false,
+        pull_unloaded: false,
+        older_stays: false,
+    };
+    for after in (0..60_000).step_by(1_500) {
+        let acts = [
+            (0, Act::Await),
+            (50_000, Act::Dump),
+            (0, Act::Await),
+            (0, Act::Ship(Shipment::Whole)),
+            (0, Act::Load { leaves: 0 }),
+            (0, Act::Await),
+            (0, connect(true)),
+            (after, connect(true)),
+            (6_000, Act::Probe),
+            (6_000, Act::Probe),
+        ];
+        clean(&plan(Shape { latency_us: [200, 2_000], ..shape() }, &acts));
+    }
+}
