@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use disk::simulated::SplitMix64;
-use simulation::faults::{DiskTrouble, FileClass, Ill};
 use simulation::plan::{Plan, Site, Step};
 use simulation::run::{catch_panics, play};
 use simulation::shape::{GRAIN, Shape};
@@ -51,17 +50,6 @@ fn clean(plan: &Plan) {
     assert_eq!(outcome.violation, None, "{plan}");
 }
 
-/// A resume that came while a dump was being begun ran a second job on its set; of the two, one
-/// installed a session from which nobody took, and writers waited for ever.
-#[test]
-fn a_dump_is_resumed_while_it_begins() {
-    for after in [0, 500, 1_000, 2_000, 4_000, 8_000] {
-        let shape = Shape { preserve: 1, ..shape() };
-        let acts = [(0, Act::Await), (0, Act::Dump), (after, Act::ResumeDump), (0, Act::Dump)];
-        clean(&plan(shape, &acts));
-    }
-}
-
 /// A stop sealed the replica's volumes while a load went on writing them: the next start took them for
 /// touched by others, and refused.
 #[test]
@@ -79,46 +67,6 @@ fn a_replica_stops_while_media_are_loaded() {
             (40_000, Act::Await),
         ];
         clean(&plan(shape.clone(), &acts));
-    }
-}
-
-/// The state could not be saved after a commit; the journal let the commit go when it was applied, and a
-/// crash left the name of the old cut on the new content.
-#[test]
-fn a_commit_is_applied_while_the_state_cannot_be_saved() {
-    let connect = Act::Connect {
-        link: LinkPlan::calm(),
-        once: true,
-        compare: false,
-        pull_unloaded: false,
-        older_stays: false,
-    };
-    let trouble = Act::Trouble(DiskTrouble {
-        site: Site::Replica,
-        ill: Ill::NoSpace,
-        class: Some(FileClass::State),
-        odds: 300,
-        times: 2,
-    });
-    for seed in 0..24 {
-        let acts = [
-            (0, Act::Await),
-            (50_000, Act::Dump),
-            (0, Act::Await),
-            (0, Act::Ship(Shipment::Whole)),
-            (0, Act::Load { leaves: 0 }),
-            (0, Act::Await),
-            (0, connect.clone()),
-            (60_000, trouble.clone()),
-            (0, connect.clone()),
-            (60_000, connect.clone()),
-            (3_000, Act::Probe),
-            (3_000, Act::Probe),
-            (30_000, Act::Probe),
-        ];
-        let mut plan = plan(shape(), &acts);
-        plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
-        clean(&plan);
     }
 }
 
@@ -156,33 +104,5 @@ fn media_are_loaded_after_a_direct_catch_up_broke_off() {
             plan.steps.iter_mut().for_each(|step| step.seed += seed * 100);
             clean(&plan);
         }
-    }
-}
-
-/// A session was dropped between the journal's commit record and the state's: the next one applied the
-/// commit, and a crash left the name of the old cut on the new content.
-#[test]
-fn a_session_is_dropped_while_it_commits() {
-    let connect = |once| Act::Connect {
-        link: LinkPlan::calm(),
-        once,
-        compare: false,
-        pull_unloaded: false,
-        older_stays: false,
-    };
-    for after in (0..60_000).step_by(1_500) {
-        let acts = [
-            (0, Act::Await),
-            (50_000, Act::Dump),
-            (0, Act::Await),
-            (0, Act::Ship(Shipment::Whole)),
-            (0, Act::Load { leaves: 0 }),
-            (0, Act::Await),
-            (0, connect(true)),
-            (after, connect(true)),
-            (6_000, Act::Probe),
-            (6_000, Act::Probe),
-        ];
-        clean(&plan(Shape { latency_us: [200, 2_000], ..shape() }, &acts));
     }
 }
