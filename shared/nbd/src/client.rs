@@ -76,6 +76,11 @@ impl Client {
         Client::over(Stream::tcp(stream)?, options).await
     }
 
+    /// Connects over a Unix socket that is connected already.
+    pub async fn connected(stream: UnixStream, options: &ConnectOptions) -> Result<Client, Error> {
+        Client::over(Stream::unix(stream), options).await
+    }
+
     pub(crate) async fn over(stream: Stream, options: &ConnectOptions) -> Result<Client, Error> {
         let (stream, agreed) = negotiate::negotiate(stream, options).await?;
         Ok(Client { session: Session::start(stream, agreed) })

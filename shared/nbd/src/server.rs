@@ -125,6 +125,12 @@ impl Server {
         Ok(bound)
     }
 
+    /// Serves one socket that is connected already, from the handshake to its end; for a socket pair,
+    /// or one that was passed on by whoever accepted it.
+    pub async fn serve_connected(&self, stream: tokio::net::UnixStream) {
+        self.serve(Stream::unix(stream), None).await;
+    }
+
     /// Waits for `accept`, or gives `None` when the server is being shut down.
     async fn unless_stopping<T>(&self, accept: impl Future<Output = T>) -> Option<T> {
         let commons = &self.inner.commons;
