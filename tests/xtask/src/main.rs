@@ -1,10 +1,11 @@
-//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`, `sim`, `soak`.
+//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`, `sim`, `soak`, `fuzz`.
 //!
 //! They need nothing but Rust and, for the tests, a few Debian packages that are installed when
 //! they are missing (`tools.rs`). Nothing here ships with the product.
 
 mod advisories;
 mod check;
+mod fuzz;
 mod licences;
 mod release;
 mod suite;
@@ -40,6 +41,7 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         "demo" => release::demo(&workspace, rest),
         "sim" => release::sim(&workspace, rest),
         "soak" => release::soak(&workspace, rest),
+        "fuzz" => fuzz::run(&workspace, rest),
         "help" | "--help" | "-h" => {
             print!("{}", help());
             Ok(())
@@ -65,6 +67,8 @@ fn help() -> String {
       simulated histories, release build; a failing one is shrunk and shown
   soak [--hours H]
       simulated histories of fresh seeds, for hours
+  fuzz [TARGET...] [--seconds N] | --replay TARGET FILE | --seeds
+      hostile bytes for every parser, guided by coverage, release build
 ",
         check::list()
     )

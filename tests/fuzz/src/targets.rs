@@ -1,0 +1,16 @@
+//! One file for each target.
+
+pub mod control;
+pub mod envelope;
+pub mod frame;
+pub mod grain_set;
+pub mod journal;
+pub mod label;
+pub mod map;
+pub mod media_set;
+pub mod message;
+pub mod nbd_client;
+pub mod nbd_server;
+pub mod state;
+pub mod texts;
+pub mod ticket;
