@@ -57,6 +57,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Counters that no journal reaches: what carries them was not written by us, though its checksum
+    /// fits, and reckoning with them would overflow.
+    const BEYOND: u64 = 1 << 62;
+
+    fn is_possible(&self) -> bool {
+        self.applied < Self::BEYOND && self.low < Self::BEYOND && self.newest < Self::BEYOND
+    }
+
     /// Each field at its larger value.
     pub(crate) fn max(self, other: Progress) -> Progress {
         Progress {
@@ -127,6 +135,9 @@ impl SegmentHeader {
         let size = r.u64()?;
         let progress = Progress { applied: r.u64()?, low: r.u64()?, newest: r.u64()? };
         let geometry = r.array()?;
+        if number >= Progress::BEYOND || !progress.is_possible() {
+            return None;
+        }
         Some(HeaderFound::Good(SegmentHeader {
             number,
             nonce,
@@ -172,11 +183,12 @@ impl Mark {
         if r.u32()? != crc_of(&[nonce, bytes.get(..4)?, &[0; 4], bytes.get(8..)?]) {
             return None;
         }
-        Some(Mark {
+        let mark = Mark {
             generation: r.u64()?,
             durable: r.u64()?,
             progress: Progress { applied: r.u64()?, low: r.u64()?, newest: r.u64()? },
             next: r.array()?,
-        })
+        };
+        mark.progress.is_possible().then_some(mark)
     }
 }
