@@ -324,7 +324,13 @@ pub fn of_rest(s: &State, rest: &AtRest) -> Status {
     status.damaged = amount(&rest.damaged);
     status.not_loaded = amount(&rest.unloaded);
     status.not_known = rest.unknown.clone();
+    if let Some(why) = s.suspect.as_ref().filter(|_| s.role == Role::Source) {
+        status.state = "suspect".to_owned();
+        status.explanation = format!("the agent does not run; {why}");
+    }
     if let Some(condition) = rest.condition {
+        // A replica's state is what its volumes are worth, whether an agent runs or not.
+        status.state = condition.name().to_owned();
         status.explanation = format!("the agent does not run; the replica is {}", condition.name());
     }
     if let Some(replica) = &s.replica {
