@@ -5,6 +5,7 @@ use grain::{Geometry, GrainSet, Run};
 use replication::AtRest;
 use replication::state::{Role, State};
 use serde::{Deserialize, Serialize};
+use site::amount::counted;
 
 /// Places named at most.
 const PLACES: usize = 8;
@@ -357,8 +358,8 @@ fn kept_for(s: &State, name: &grain::LayerName) -> String {
     });
     match (peers, sets.count()) {
         (0, 0) => "history".to_owned(),
-        (0, sets) => format!("{sets} media sets"),
-        (peers, 0) => format!("{peers} peers"),
-        (peers, sets) => format!("{peers} peers, {sets} media sets"),
+        (0, sets) => counted(sets, "media set"),
+        (peers, 0) => counted(peers, "peer"),
+        (peers, sets) => format!("{}, {}", counted(peers, "peer"), counted(sets, "media set")),
     }
 }

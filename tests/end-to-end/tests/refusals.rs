@@ -127,3 +127,24 @@ fn a_replica_changed_behind_its_back_is_named_and_healed_by_a_comparison() {
     assert!(status.success(), "{status}: {}", healed.stderr());
     sites.assert_equal();
 }
+
+#[test]
+fn a_plan_asks_the_primary_and_moves_nothing() {
+    let (sites, primary_agent) = in_step(49);
+    let io = Tool::require("qemu-io", "qemu-utils");
+    io.run(["-f", "raw", "-c", "write -P 9 1M 256k", "-c", "flush", &sites.uri()]);
+    let plan = sites.json(sites.secondary(["plan", "job"]));
+    assert_eq!(plan["rule"], "delta", "{plan}");
+    assert_eq!(plan["estimated_grains"], 4, "{plan}");
+    assert!(compare(&sites.source_volume(), &sites.replica_volume()).is_some(), "it moved");
+    let words = sites.ok(sites.secondary(["plan", "job"]));
+    assert!(words.contains("brought up to the other by itself"), "{words}");
+    assert!(!words.contains('{'), "raw JSON is for programs: {words}");
+    let primary = sites.json(sites.primary(["status", "job"]));
+    assert_eq!(primary.pointer("/peers/0/last_error"), Some(&serde_json::Value::Null), "{primary}");
+    // Nobody to ask.
+    drop(primary_agent);
+    let alone = sites.end(sites.secondary(["plan", "job"]));
+    assert_eq!(alone.status.code(), Some(6), "{}", said(&alone));
+    assert!(said(&alone).contains("error"), "{}", said(&alone));
+}
