@@ -197,9 +197,18 @@ impl Request {
         let (world, source) = (self.world.clone(), self.source.clone());
         self.run("request: flush", async move {
             let begun = world.oracle.flush_begins();
+            let told = world.licence.sync_told.get();
             let outcome = source.flush().await;
-            if outcome.is_ok() {
-                world.oracle.flushed(begun);
+            if !world.node(Site::Source).is_up() {
+                return outcome;
+            }
+            match &outcome {
+                // The kernel tells of a lost write once: a second sync that succeeds proves nothing.
+                Ok(()) if told => {
+                    world.fail("flushed_is_kept", "a flush is answered well after one that failed");
+                }
+                Ok(()) => world.oracle.flushed(begun),
+                Err(_) => world.licence.sync_told.set(world.licence.sync_befell.get()),
             }
             outcome
         });
