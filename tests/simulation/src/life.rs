@@ -68,7 +68,7 @@ fn forget(world: &World, site: Site) {
             world.dump.borrow_mut().take();
             world.dumping.set(false);
             world.oracle.process_gone();
-            world.licence.sync_befell.set(false);
+            world.licence.sync_befell.set(None);
             world.licence.sync_told.set(false);
         }
         Site::Replica => {

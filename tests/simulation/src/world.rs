@@ -15,6 +15,7 @@ use replication::state::{
     LayerTable, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, State, StateStore,
 };
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use wire::SiteKeys;
 use wire::link::Cable;
 
@@ -65,8 +66,8 @@ pub struct Licence {
     pub sync_failed: Cell<bool>,
     /// A sync of the volumes failed in this run of the source, and the application was told.
     pub sync_told: Cell<bool>,
-    /// A sync of the volumes failed in this run of the source.
-    pub sync_befell: Cell<bool>,
+    /// When a sync of the volumes last failed in this run of the source.
+    pub sync_befell: Cell<Option<Instant>>,
     /// Bits of the replica's journal or maps turned over.
     pub replica_damaged: Cell<bool>,
     /// A clock was set back.
@@ -246,7 +247,9 @@ impl World {
         let of_sync = matches!(op.kind, OpKind::Sync | OpKind::WriteDurable);
         if site == Site::Source && class == FileClass::Volume && of_sync && fault == Fault::Io {
             self.licence.sync_failed.set(true);
-            self.licence.sync_befell.set(true);
+            if op.kind == OpKind::Sync {
+                self.licence.sync_befell.set(Some(Instant::now()));
+            }
             self.oracle.sync_failed();
         }
     }
