@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use grain::SetId;
 use media::{Medium, MediumState};
 use serde_json::{Value, json};
+use site::amount::counted;
 use site::printer::{Align, Table};
 use site::{Exit, Problem};
 
@@ -44,7 +45,7 @@ impl OfSet {
         for (dir, medium) in &self.media {
             let (name, recipients) = match &medium.label {
                 Some(label) => {
-                    let recipients = format!("{} recipients", label.recipients.len());
+                    let recipients = counted(label.recipients.len(), "recipient");
                     (label.relationship_name.clone(), recipients)
                 }
                 None => Default::default(),

@@ -1,8 +1,10 @@
-//! `plan`: the last verdict, and what this side lacks.
+//! `plan`: who would overwrite whom by which rule, and how much would move. Nothing moves.
 
 use agent::reach;
+use agent::replica::{ReplicaAgent, ReplicaOptions};
 use serde_json::{Value, json};
 use site::Problem;
+use site::amount::human_bytes;
 use site::location::Name;
 use site::printer::Table;
 
@@ -19,9 +21,16 @@ pub struct Arguments {
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     let plan = match reach::running(&verb.state, &arguments.name).await? {
         Some(client) => reach::verb(&client, "plan", &json!({})).await?,
+        // Nobody follows: this process asks the primary itself, and lets go again.
         None => {
-            let status = reach::status(&verb.ctx, &verb.state, &arguments.name).await?;
-            json!({ "state": status.state, "damaged": status.damaged, "verdict": Value::Null })
+            let options = ReplicaOptions::default();
+            let agent =
+                ReplicaAgent::start(&verb.ctx, &verb.state, &arguments.name, options).await?;
+            let asked = agent.ask().await;
+            let plan = agent.plan();
+            agent.stop().await?;
+            asked?;
+            plan
         }
     };
     let mut table = Table::pairs();
@@ -34,7 +43,13 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
                     }
                 }
                 Value::String(text) => table.row([name.clone(), text.clone()]),
-                Value::Null => table.row([name.clone(), "not attached yet".to_owned()]),
+                Value::Null => table.row([name.replace('_', " "), "not known".to_owned()]),
+                Value::Object(amount) => {
+                    let number = |key: &str| amount.get(key).and_then(Value::as_u64).unwrap_or(0);
+                    let bytes = human_bytes(number("bytes"));
+                    let words = format!("{} grains ({bytes})", number("grains"));
+                    table.row([name.replace('_', " "), words]);
+                }
                 other => table.row([name.clone(), other.to_string()]),
             }
         }

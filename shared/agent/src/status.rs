@@ -5,6 +5,7 @@ use grain::{Geometry, GrainSet, Run};
 use replication::AtRest;
 use replication::state::{Role, State};
 use serde::{Deserialize, Serialize};
+use site::amount::counted;
 
 /// Places named at most.
 const PLACES: usize = 8;
@@ -324,7 +325,13 @@ pub fn of_rest(s: &State, rest: &AtRest) -> Status {
     status.damaged = amount(&rest.damaged);
     status.not_loaded = amount(&rest.unloaded);
     status.not_known = rest.unknown.clone();
+    if let Some(why) = s.suspect.as_ref().filter(|_| s.role == Role::Source) {
+        status.state = "suspect".to_owned();
+        status.explanation = format!("the agent does not run; {why}");
+    }
     if let Some(condition) = rest.condition {
+        // A replica's state is what its volumes are worth, whether an agent runs or not.
+        status.state = condition.name().to_owned();
         status.explanation = format!("the agent does not run; the replica is {}", condition.name());
     }
     if let Some(replica) = &s.replica {
@@ -351,8 +358,8 @@ fn kept_for(s: &State, name: &grain::LayerName) -> String {
     });
     match (peers, sets.count()) {
         (0, 0) => "history".to_owned(),
-        (0, sets) => format!("{sets} media sets"),
-        (peers, 0) => format!("{peers} peers"),
-        (peers, sets) => format!("{peers} peers, {sets} media sets"),
+        (0, sets) => counted(sets, "media set"),
+        (peers, 0) => counted(peers, "peer"),
+        (peers, sets) => format!("{}, {}", counted(peers, "peer"), counted(sets, "media set")),
     }
 }

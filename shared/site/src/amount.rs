@@ -139,6 +139,12 @@ pub fn human_duration(duration: Duration) -> String {
     }
 }
 
+/// A number of things in words: `1 peer`, `2 peers`.
+pub fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -234,5 +240,11 @@ mod tests {
         fn whole_bytes_round_trip(bytes: u64) {
             prop_assert_eq!(parse_size(&bytes.to_string()).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn things_are_counted() {
+        assert_eq!(counted(1, "peer"), "1 peer");
+        assert_eq!([counted(0, "peer"), counted(2, "peer")], ["0 peers", "2 peers"]);
     }
 }

@@ -127,3 +127,77 @@ fn a_replica_changed_behind_its_back_is_named_and_healed_by_a_comparison() {
     assert!(status.success(), "{status}: {}", healed.stderr());
     sites.assert_equal();
 }
+
+#[test]
+fn a_plan_asks_the_primary_and_moves_nothing() {
+    let (sites, primary_agent) = in_step(49);
+    let io = Tool::require("qemu-io", "qemu-utils");
+    io.run(["-f", "raw", "-c", "write -P 9 1M 256k", "-c", "flush", &sites.uri()]);
+    let plan = sites.json(sites.secondary(["plan", "job"]));
+    assert_eq!(plan["rule"], "delta", "{plan}");
+    assert_eq!(plan["estimated_grains"], 4, "{plan}");
+    assert!(compare(&sites.source_volume(), &sites.replica_volume()).is_some(), "it moved");
+    let words = sites.ok(sites.secondary(["plan", "job"]));
+    assert!(words.contains("brought up to the other by itself"), "{words}");
+    assert!(!words.contains('{'), "raw JSON is for programs: {words}");
+    let primary = sites.json(sites.primary(["status", "job"]));
+    assert_eq!(primary.pointer("/peers/0/last_error"), Some(&serde_json::Value::Null), "{primary}");
+    // Nobody to ask.
+    drop(primary_agent);
+    let alone = sites.end(sites.secondary(["plan", "job"]));
+    assert_eq!(alone.status.code(), Some(6), "{}", said(&alone));
+    assert!(said(&alone).contains("error"), "{}", said(&alone));
+}
+
+#[test]
+fn a_replica_that_holds_nothing_is_refused_with_the_code_of_the_rule() {
+    let sites = Sites::new(16 * MIB, MIB, "64KiB", 50);
+    let _primary = sites.serve_primary();
+    let mut once = sites.launch_secondary(&["--once"]);
+    let status = once.wait_for_exit(SOON);
+    let words = once.stderr();
+    assert_eq!(status.code(), Some(11), "{words}");
+    for part in ["no-ancestor", "load", "--compare"] {
+        assert!(words.contains(part), "`{part}` is not said: {words}");
+    }
+    assert_eq!(allocated_bytes(&sites.replica_volume()), 0, "something was written");
+}
+
+/// The primary's machine is put back to an image of itself from before the last catch-up: the replica holds
+/// what the source never heard of. Neither is overwritten until the operator says which.
+#[test]
+fn a_source_put_back_to_an_older_image_is_refused_by_both() {
+    let (sites, mut primary) = in_step(51);
+    assert!(primary.terminate(SOON).success(), "{}", primary.stderr());
+    let (state, volume) = (sites.folder().join("primary"), sites.source_volume());
+    let (old_state, old_volume) = (sites.folder().join("old"), sites.folder().join("old.img"));
+    let cp = Tool::require("cp", "coreutils");
+    // With their times, as an image of a whole machine has them.
+    cp.run(["--archive".as_ref(), state.as_os_str(), old_state.as_os_str()]);
+    cp.run(["--archive".as_ref(), volume.as_os_str(), old_volume.as_os_str()]);
+    let mut primary = sites.serve_primary();
+    let io = Tool::require("qemu-io", "qemu-utils");
+    io.run(["-f", "raw", "-c", "write -P 5 2M 512k", "-c", "flush", &sites.uri()]);
+    sites.catch_up();
+    primary.terminate(SOON);
+    std::fs::remove_dir_all(&state).unwrap();
+    cp.run(["--archive".as_ref(), old_state.as_os_str(), state.as_os_str()]);
+    cp.run(["--archive".as_ref(), old_volume.as_os_str(), volume.as_os_str()]);
+
+    let mut primary = sites.serve_primary();
+    let before = std::fs::read(sites.replica_volume()).unwrap();
+    let mut once = sites.launch_secondary(&["--once"]);
+    let status = once.wait_for_exit(SOON);
+    let words = once.stderr();
+    assert_eq!(status.code(), Some(14), "{words}");
+    assert!(words.contains("ahead") && words.contains("the source"), "{words}");
+    assert_eq!(std::fs::read(sites.replica_volume()).unwrap(), before, "something was written");
+    let told = sites.json(sites.primary(["status", "job"]));
+    assert_eq!(told.pointer("/peers/0/rule").and_then(|r| r.as_str()), Some("ahead"), "{told}");
+    // The operator names the replica as the loser.
+    let mut healed = sites.launch_secondary(&["--once", "--compare", "--in-step", "0"]);
+    let status = healed.wait_for_exit(SOON);
+    assert!(status.success(), "{status}: {}", healed.stderr());
+    sites.assert_equal();
+    primary.terminate(SOON);
+}

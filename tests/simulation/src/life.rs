@@ -68,10 +68,13 @@ fn forget(world: &World, site: Site) {
             world.dump.borrow_mut().take();
             world.dumping.set(false);
             world.oracle.process_gone();
+            world.licence.sync_befell.set(None);
+            world.licence.sync_told.set(false);
         }
         Site::Replica => {
             world.loading.set(false);
             drop(world.replica_role.borrow_mut().take());
+            check::stands_fast::process_gone(world);
         }
     }
     world.sessions.borrow_mut()[site as usize] = None;

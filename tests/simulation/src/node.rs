@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use disk::simulated::{Crash, Fault, FileContent, Op, SimMachine, SplitMix64};
+use disk::simulated::{Crash, Fault, FileContent, Op, OpKind, SimMachine, SplitMix64};
 use tokio::task::JoinHandle;
 
 use crate::event;
@@ -47,6 +47,9 @@ pub struct Node {
     pub ended: RefCell<Option<JoinHandle<()>>>,
     /// A crash that is to come.
     pub doom: Cell<Option<Doom>>,
+    /// A power cut that is to come as the n-th sync from now of files of a class begins: n, what it
+    /// chooses, how long the process stays down.
+    pub sync_doom: Cell<Option<(FileClass, u64, u64, Duration)>>,
     /// How the process ended, until that was dealt with.
     pub crashed: Cell<Option<Crash>>,
     /// How long it stays down.
@@ -65,6 +68,7 @@ impl Node {
             process: RefCell::default(),
             ended: RefCell::default(),
             doom: Cell::new(None),
+            sync_doom: Cell::new(None),
             crashed: Cell::new(None),
             down: Cell::new(Duration::ZERO),
             trouble: RefCell::default(),
@@ -96,6 +100,7 @@ impl Node {
     pub fn calm(&self) {
         self.trouble.borrow_mut().clear();
         self.doom.set(None);
+        self.sync_doom.set(None);
         self.machine.set_capacity(u64::MAX);
     }
 
@@ -104,6 +109,7 @@ impl Node {
         world.before_crash(self.site);
         self.machine.crash_seeded(kind, seed);
         self.doom.set(None);
+        self.sync_doom.set(None);
         self.down.set(down);
         let was_power_cut = self.crashed.get() == Some(Crash::PowerCut);
         self.crashed.set(Some(if was_power_cut { Crash::PowerCut } else { kind }));
@@ -126,6 +132,17 @@ impl Node {
         if let Some(doom) = self.doom.get().filter(|doom| op.number >= doom.at) {
             self.crash(world, doom.kind, doom.seed, doom.down);
             return Fault::None;
+        }
+        if op.kind == OpKind::Sync
+            && let Some((of, n, seed, down)) = self.sync_doom.get()
+            && of == class
+        {
+            if n == 0 {
+                world.trace.count("crash: power cut at a sync");
+                self.crash(world, Crash::PowerCut, seed, down);
+                return Fault::None;
+            }
+            self.sync_doom.set(Some((of, n - 1, seed, down)));
         }
         let mut trouble = self.trouble.borrow_mut();
         for (plan, random) in trouble.iter_mut() {

@@ -240,6 +240,28 @@ impl Oracle {
         self.cuts.borrow_mut().entry(cut).or_insert(AtCut { volumes, time });
     }
 
+    /// How many grains differ between two cuts.
+    pub fn changed_between(&self, from: CutId, to: CutId) -> Option<u64> {
+        let cuts = self.cuts.borrow();
+        let (from, to) = (cuts.get(&from)?, cuts.get(&to)?);
+        let mut changed = 0;
+        for (a, b) in from.volumes.iter().zip(&to.volumes) {
+            let pages: BTreeSet<u64> = a.pages().chain(b.pages()).map(|(page, _)| page).collect();
+            // A page of zeros may be there or not.
+            let is = |one: Option<&[u8]>, byte: usize| one.map_or(0, |page| page[byte]);
+            let differs =
+                |page: &u64| (0..4096).any(|at| is(a.page(*page), at) != is(b.page(*page), at));
+            let unequal = pages.into_iter().filter(|page| a.page(*page) != b.page(*page));
+            changed += unequal.filter(differs).count();
+        }
+        Some(changed as u64)
+    }
+
+    /// When a cut was made; cuts that came later have a later time.
+    pub fn time_of(&self, cut: CutId) -> Option<u64> {
+        Some(self.cuts.borrow().get(&cut)?.time)
+    }
+
     /// Whether a cut is known.
     pub fn knows(&self, cut: CutId) -> bool {
         self.cuts.borrow().contains_key(&cut)

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use disk::simulated::{Crash, SplitMix64};
 
-use crate::faults::{DiskTrouble, FlipTarget};
+use crate::faults::{DiskTrouble, FileClass, FlipTarget, Ill};
 use crate::plan::{Site, Step};
 use crate::shape::Shape;
-use crate::weather::LinkPlan;
+use crate::weather::{LinkPlan, Mishap};
 
 /// One act.
 #[derive(Clone, Debug)]
@@ -24,6 +24,20 @@ pub enum Act {
         at: Option<u64>,
         /// Until it starts again.
         down: Duration,
+    },
+    /// The power of a machine fails as one of the next syncs of some files begins.
+    PowerAtSync {
+        /// Whose.
+        site: Site,
+        /// Of which files.
+        class: FileClass,
+        /// So many syncs are spared before.
+        n: u64,
+    },
+    /// A cut of the operator, and the power of the source fails at an operation soon after.
+    CutThenPower {
+        /// At the n-th operation from now.
+        at: u64,
     },
     /// A process stops cleanly and starts again.
     Stop {
@@ -146,7 +160,7 @@ fn shipment(random: &mut SplitMix64) -> Act {
 
 /// Any act, whatever the story.
 fn any(random: &mut SplitMix64, rolls: bool) -> Act {
-    match random.below(34) {
+    match random.below(42) {
         0..=8 => crash(random),
         9..=15 => connect(random),
         16 => Act::Stop { site: site(random), down: millis(random, 40) },
@@ -164,8 +178,55 @@ fn any(random: &mut SplitMix64, rolls: bool) -> Act {
         31 if rolls => Act::RollBack(site(random)),
         31 => Act::Probe,
         32 => Act::Clock(site(random), random.below(20_000_000) as i64 - 10_000_000),
+        34 | 35 => base_sync_fails(random),
+        36 | 37 => Act::CutThenPower { at: random.below(40) },
+        38 | 39 => power_at_sync(random),
         _ => Act::Probe,
     }
+}
+
+/// The syncs of a base are few among all operations: without an act of their own they hardly ever fail.
+fn base_sync_fails(random: &mut SplitMix64) -> Act {
+    Act::Trouble(DiskTrouble {
+        site: if random.below(4) > 0 { Site::Source } else { Site::Replica },
+        ill: Ill::SyncIo,
+        class: Some(FileClass::Volume),
+        odds: [1000, 300][random.below(2) as usize],
+        times: 1 + random.below(2),
+    })
+}
+
+fn power_at_sync(random: &mut SplitMix64) -> Act {
+    use FileClass::{Journal, Map, State, Volume};
+    let (site, class) = match random.below(8) {
+        0..=3 => (Site::Replica, Journal),
+        4 => (Site::Replica, [Map, State, Volume][random.below(3) as usize]),
+        _ => (Site::Source, [Map, State, Volume][random.below(3) as usize]),
+    };
+    Act::PowerAtSync { site, class, n: random.below(6) }
+}
+
+/// A seed of which some media come late, with a catch-up in between that gives up waiting for them and
+/// breaks off.
+fn late_media(random: &mut SplitMix64) -> Vec<Act> {
+    let link = LinkPlan {
+        delay_us: 200,
+        rate: 0,
+        mishap: Mishap::Break,
+        after_bytes: 4_000 + random.below(120_000),
+    };
+    let give_up =
+        Act::Connect { link, once: true, compare: false, pull_unloaded: true, older_stays: false };
+    vec![
+        Act::Dump,
+        Act::Ship(Shipment::Whole),
+        Act::Load { leaves: 1 },
+        Act::Await,
+        give_up,
+        Act::Load { leaves: 0 },
+        Act::Await,
+        connect(random),
+    ]
 }
 
 /// Draws the steps of a plan.
@@ -174,7 +235,7 @@ pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
     let mut acts = if random.below(8) > 0 { vec![Act::Await] } else { Vec::new() };
     // In most histories the seed arrives undisturbed: what comes after it is where most code is.
     let strewn = if random.below(3) == 0 { 3 } else { 1 };
-    let story = [
+    let mut story = vec![
         Act::Dump,
         if random.below(3) > 0 { Act::Ship(Shipment::Whole) } else { shipment(random) },
         Act::Load { leaves: 0 },
@@ -184,6 +245,9 @@ pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
         connect(random),
         connect(random),
     ];
+    if random.below(10) == 0 {
+        story = late_media(random);
+    }
     for chapter in story {
         let is_link = matches!(chapter, Act::Connect { .. });
         for _ in 0..random.below(if is_link { 4 } else { strewn }) {

@@ -197,9 +197,20 @@ impl Request {
         let (world, source) = (self.world.clone(), self.source.clone());
         self.run("request: flush", async move {
             let begun = world.oracle.flush_begins();
+            let (told, asked) = (world.licence.sync_told.get(), Instant::now());
             let outcome = source.flush().await;
-            if outcome.is_ok() {
-                world.oracle.flushed(begun);
+            if !world.node(Site::Source).is_up() {
+                return outcome;
+            }
+            let befell = world.licence.sync_befell.get();
+            let meanwhile = befell.is_some_and(|at| asked < at && at < Instant::now());
+            match &outcome {
+                // The kernel tells of a lost write once: a second sync that succeeds proves nothing.
+                Ok(()) if told || meanwhile => {
+                    world.fail("flushed_is_kept", "a flush is answered well after one that failed");
+                }
+                Ok(()) => world.oracle.flushed(begun),
+                Err(_) => world.licence.sync_told.set(befell.is_some()),
             }
             outcome
         });

@@ -15,9 +15,11 @@ use replication::state::{
     LayerTable, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, State, StateStore,
 };
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use wire::SiteKeys;
 use wire::link::Cable;
 
+use crate::check::stands_fast::Standing;
 use crate::event;
 use crate::faults::FileClass;
 use crate::node::{Node, dir, volume_path, volumes_of};
@@ -62,6 +64,12 @@ pub struct Licence {
     pub excess: Cell<bool>,
     /// The source may be suspect.
     pub sync_failed: Cell<bool>,
+    /// A sync of the volumes failed in this run of the source, and the application was told.
+    pub sync_told: Cell<bool>,
+    /// When a sync of the volumes last failed in this run of the source.
+    pub sync_befell: Cell<Option<Instant>>,
+    /// Bits of the replica's journal or maps turned over.
+    pub replica_damaged: Cell<bool>,
     /// A clock was set back.
     pub clock: Cell<bool>,
     /// `state.json` of a site is damaged at present: its place, offset, bit.
@@ -118,6 +126,8 @@ pub struct World {
     pub healing: Cell<bool>,
     /// Dumps begun so far.
     pub dumps: Cell<u64>,
+    /// What the replica is bound by.
+    pub standing: Cell<Standing>,
     random: RefCell<SplitMix64>,
     violation: RefCell<Option<Violation>>,
     fast_look: Cell<Option<grain::CutId>>,
@@ -154,6 +164,7 @@ impl World {
             loading: Cell::new(false),
             healing: Cell::new(false),
             dumps: Cell::new(0),
+            standing: Cell::default(),
             random: RefCell::new(random.split()),
             violation: RefCell::default(),
             fast_look: Cell::new(None),
@@ -198,6 +209,7 @@ impl World {
     /// Takes note of a cut that the source made since the last look. A cut is decided while the gate is
     /// closed, so that the first operation of a machine after it still finds the volumes as they were.
     pub fn look(&self) {
+        crate::check::stands_fast::look(self);
         let store = self.source_store.borrow();
         let Some(store) = store.as_ref() else { return };
         let head = store.with(|s| s.lineage.head().map(|cut| (cut.id, cut.reason)));
@@ -235,6 +247,9 @@ impl World {
         let of_sync = matches!(op.kind, OpKind::Sync | OpKind::WriteDurable);
         if site == Site::Source && class == FileClass::Volume && of_sync && fault == Fault::Io {
             self.licence.sync_failed.set(true);
+            if op.kind == OpKind::Sync {
+                self.licence.sync_befell.set(Some(Instant::now()));
+            }
             self.oracle.sync_failed();
         }
     }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use replication::protocol;
-use replication::replica::{FollowEnd, follow};
+use replication::protocol::{self, Connection, Inbox};
+use replication::replica::{FollowEnd, ask, follow};
 use site::{Exit, Problem};
 use wire::link::{Dial, LinkConfig, Terms, dial};
 
@@ -66,7 +66,15 @@ impl ReplicaAgent {
         }
     }
 
-    async fn session(self: &Rc<Self>) -> Result<FollowEnd, Problem> {
+    /// Dials the source and asks for the verdict; nothing moves.
+    pub async fn ask(self: &Rc<Self>) -> Result<(), Problem> {
+        let (connection, inbox) = self.dial().await?;
+        let asked = ask(&self.replica, connection, inbox).await;
+        *self.verdict.borrow_mut() = Some(asked.map_err(|e| of_replication(&e))?);
+        Ok(())
+    }
+
+    async fn dial(&self) -> Result<(Connection, Inbox), Problem> {
         let (source, addresses, relationship) = self.replica.store().with(|s| {
             let replica = s.replica.clone().unwrap_or_default();
             (replica.source, replica.addresses, s.relationship)
@@ -86,7 +94,11 @@ impl ReplicaAgent {
         .map_err(|e| of_wire(&e))?;
         self.events.note(format!("connected to {}", link.about().remote));
         *self.connected.borrow_mut() = Some(link.about().remote.clone());
-        let (connection, inbox) = protocol::open(link);
+        Ok(protocol::open(link))
+    }
+
+    async fn session(self: &Rc<Self>) -> Result<FollowEnd, Problem> {
+        let (connection, inbox) = self.dial().await?;
         let shown = |verdict: &grain::attach::Verdict| {
             let words = explain(verdict, self.replica.volumes().geometry());
             words.iter().for_each(|line| self.events.note(line.clone()));

@@ -120,7 +120,7 @@ impl ReplicaAgent {
     }
 
     /// The last verdict in words, with what this side lacks.
-    pub(super) fn plan(&self) -> Value {
+    pub fn plan(&self) -> Value {
         let status = self.status();
         let verdict = self.verdict.borrow();
         let words = verdict.as_ref().map(|v| explain(v, self.replica.volumes().geometry()));

@@ -95,18 +95,14 @@ impl SourceAgent {
     }
 
     fn link_ended(&self, peer: &str, number: u64, ended: replication::Result<()>) {
-        let words = match ended {
-            Ok(()) => "the session ended".to_owned(),
-            Err(e) => {
-                // Sessions cut off by a task that was aborted leave their copy session to its drop.
-                of_replication(&e).what
-            }
-        };
+        // Sessions cut off by a task that was aborted leave their copy session to its drop.
+        let error = ended.err().map(|e| of_replication(&e).what);
+        let words = error.as_deref().unwrap_or("it closed the link");
         self.events.note(format!("replica: {words}"));
         let mut links = self.links.borrow_mut();
         if let Some(slot) = links.get_mut(peer).filter(|slot| slot.number == number) {
             slot.connected = false;
-            slot.last_error = Some(words);
+            slot.last_error = error;
             slot.task = None;
         }
     }

@@ -85,9 +85,19 @@ impl Connection {
 }
 
 impl Inbox {
-    /// The next message and its payload. A refusal comes as an error.
+    /// The next message and its payload. A refusal comes as an error, and so does the end of the link.
     pub async fn next(&mut self) -> Result<(Message, Bytes)> {
-        let frame = self.receiver.recv().await.map_err(link_error)?;
+        let next = self.next_or_end().await?;
+        next.ok_or_else(|| link_error(wire::Error::Closed))
+    }
+
+    /// As [`Inbox::next`], where the other side may close the link in good order: then `None`.
+    pub async fn next_or_end(&mut self) -> Result<Option<(Message, Bytes)>> {
+        let frame = match self.receiver.recv().await {
+            Ok(frame) => frame,
+            Err(wire::Error::Closed) => return Ok(None),
+            Err(e) => return Err(link_error(e)),
+        };
         if frame.kind != MESSAGE_KIND {
             return Err(Error::Peer(format!("a frame of kind {}", frame.kind)));
         }
@@ -96,7 +106,7 @@ impl Inbox {
         if let Message::Refuse(Refusal { code, text }) = message {
             return Err(Error::Refused { rule: code, detail: text });
         }
-        Ok((message, frame.payload))
+        Ok(Some((message, frame.payload)))
     }
 }
 

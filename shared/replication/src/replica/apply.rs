@@ -2,13 +2,17 @@
 
 use std::rc::Rc;
 
-use grain::GrainSet;
+use futures_util::StreamExt;
+use grain::{GrainSet, Run};
+use journal::ApplyBatch;
 
 use super::Replica;
 use crate::Result;
 
 /// Bytes taken from the journal at a time.
 const BATCH_BYTES: u64 = 16 << 20;
+/// Pieces of a batch under way at the same time; they are of different grains.
+const WIDTH: usize = 8;
 
 impl Replica {
     /// Brings everything committed into the base. A record that does not check any more is named,
@@ -22,17 +26,14 @@ impl Replica {
             self.commit_unsaved.set(false);
         }
         while let Some(batch) = self.journal.next_apply(BATCH_BYTES) {
+            let mut pieces = futures_util::stream::iter(0..batch.pieces().len())
+                .map(|i| self.apply_piece(&batch, i))
+                .buffer_unordered(WIDTH);
             let mut lost = GrainSet::new();
-            for (i, piece) in batch.pieces().iter().enumerate() {
-                match batch.read(i).await {
-                    Ok(data) => self.volumes.write(&data).await?,
-                    Err(e @ journal::Error::Damaged { .. }) => {
-                        tracing::error!(error = %e, "a journal record is damaged");
-                        lost.insert_run(piece.run());
-                    }
-                    Err(e) => return Err(e.into()),
-                }
+            while let Some(outcome) = pieces.next().await {
+                lost.extend(outcome?);
             }
+            drop(pieces);
             self.volumes.sync().await?;
             if !lost.is_empty() {
                 self.note_damaged(&lost).await?;
@@ -40,5 +41,17 @@ impl Replica {
             self.journal.applied(batch).await?;
         }
         Ok(())
+    }
+
+    /// Brings one piece into the base; what the journal does not give any more is handed back.
+    async fn apply_piece(&self, batch: &ApplyBatch, i: usize) -> Result<Option<Run>> {
+        match batch.read(i).await {
+            Ok(data) => self.volumes.write(&data).await.map(|()| None),
+            Err(e @ journal::Error::Damaged { .. }) => {
+                tracing::error!(error = %e, "a journal record is damaged");
+                Ok(batch.pieces().get(i).map(journal::Piece::run))
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 }

@@ -95,6 +95,17 @@ pub async fn follow(
     outcome
 }
 
+/// Attaches only to hear the verdict. Nothing moves, and no session of another ends.
+pub async fn ask(
+    replica: &Rc<Replica>,
+    connection: Connection,
+    mut inbox: Inbox,
+) -> Result<Verdict> {
+    let attached = attach(&connection, &mut inbox, &replica.facts()).await;
+    connection.close();
+    Ok(attached?.verdict)
+}
+
 async fn converse(
     replica: &Rc<Replica>,
     connection: &Connection,

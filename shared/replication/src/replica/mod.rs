@@ -30,7 +30,7 @@ use crate::state::{SeedRecord, State, StateStore};
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
 
-pub use follow::{FollowEnd, FollowSettings, follow};
+pub use follow::{FollowEnd, FollowSettings, ask, follow};
 pub use load::{LoadProgress, LoadReport, LoadRequest};
 pub use pull::PullProgress;
 

@@ -215,7 +215,10 @@ impl Replica {
         union_map.union_with(&announced.record);
         union_map.sync().await?;
         let mut sessions = carried.as_ref().map_or_else(Vec::new, |r| r.sessions.clone());
-        sessions.push(PullSession { session: announced.session, cut: announced.cut });
+        if !direct && !sessions.is_empty() {
+            self.note_carried(&mut sessions).await?;
+        }
+        sessions.push(PullSession { session: announced.session, cut: announced.cut, carried: 0 });
         let record = PullRecord {
             sessions,
             direct,

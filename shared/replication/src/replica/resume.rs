@@ -6,7 +6,7 @@ use journal::Recovered;
 use super::Replica;
 use super::pull::ActivePull;
 use crate::map::{MapFile, MapKind};
-use crate::state::{LayerRef, PullRecord};
+use crate::state::{LayerRef, PullRecord, PullSession};
 use crate::{Error, Result};
 
 impl Replica {
@@ -32,10 +32,16 @@ impl Replica {
             return self.drop_damaged_pull(record).await;
         };
         let mut remaining = remaining_map.with_set(GrainSet::clone);
+        let lost =
+            lost_of_carried(&record, found, &union_map.with_set(GrainSet::clone), &remaining);
         if let Some(newest) = record.sessions.last()
-            && let Some(received) = found.sessions.iter().find(|s| s.session == newest.session)
+            && let Some(received) = received(found, newest)
         {
-            remaining.subtract(&received.received);
+            remaining.subtract(received);
+        }
+        if let Some(lost) = lost {
+            tracing::error!(grains = lost.len(), "the journal lost grains of a catch-up");
+            remaining.union_with(&lost);
         }
         let pull = ActivePull::resumed(record, remaining, remaining_map, union_map);
         *self.pull.borrow_mut() = Some(pull);
@@ -89,6 +95,18 @@ impl Replica {
             .await
     }
 
+    /// Before a session takes over from others: what they brought is made durable, and its extent noted,
+    /// because the map of what remains leaves it out from here on.
+    pub(super) async fn note_carried(&self, sessions: &mut [PullSession]) -> Result<()> {
+        // Whoever dropped the session before may not have waited for its sync.
+        self.journal.sync().await?;
+        for session in sessions {
+            let received = self.journal.received(session.session);
+            session.carried = received.map_or(0, |received| received.durable.len());
+        }
+        Ok(())
+    }
+
     /// What sessions that are carried over brought into the journal, before the newest.
     pub(super) fn carried_grains(&self) -> GrainSet {
         let pull = self.pull.borrow();
@@ -101,4 +119,28 @@ impl Replica {
         }
         grains
     }
+}
+
+fn received<'a>(found: &'a Recovered, session: &PullSession) -> Option<&'a GrainSet> {
+    found.sessions.iter().find(|s| s.session == session.session).map(|s| &s.received)
+}
+
+/// What carried sessions lost in a damaged journal, as far as the union says; `remaining` is the newest
+/// session's map. `None` when nothing was lost. Of a session that lost something nobody knows what it
+/// brought: an older version of it may stand in a session before, and does not count for it.
+fn lost_of_carried(
+    record: &PullRecord,
+    found: &Recovered,
+    union: &GrainSet,
+    remaining: &GrainSet,
+) -> Option<GrainSet> {
+    let (_, older) = record.sessions.split_last().filter(|_| !record.direct)?;
+    let lacks = |s: &PullSession| received(found, s).map_or(0, GrainSet::len) < s.carried;
+    let last = older.iter().rposition(lacks)?;
+    let mut lost = union.clone();
+    lost.subtract(remaining);
+    for there in older.iter().skip(last).filter_map(|session| received(found, session)) {
+        lost.subtract(there);
+    }
+    Some(lost)
 }

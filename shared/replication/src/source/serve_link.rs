@@ -141,7 +141,8 @@ impl ServedSession<'_> {
     async fn run(mut self, inbox: &mut Inbox) -> Result<()> {
         let mut sets = self.inbox_of_sets();
         loop {
-            let (message, payload) = inbox.next().await?;
+            // Between two catch-ups a replica may go: it has what it came for.
+            let Some((message, payload)) = inbox.next_or_end().await? else { return Ok(()) };
             match message {
                 Message::Set { name } => {
                     let known = match name {

@@ -281,4 +281,8 @@ pub struct PullSession {
     pub session: SessionId,
     /// The cut that it pulls.
     pub cut: CutId,
+    /// Grains that stood durably in the journal when a later session took over from it: what it brought
+    /// stands in no map any more. 0 for the newest.
+    #[serde(default)]
+    pub carried: u64,
 }

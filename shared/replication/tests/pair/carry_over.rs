@@ -129,6 +129,93 @@ fn one_commit_adopts_several_sessions() {
     });
 }
 
+/// Of two sessions that a third takes over, one loses a record to a bit that turns over.
+#[test]
+fn what_the_journal_lost_of_a_session_before_comes_again() {
+    for record in [0, 3, 11, 18] {
+        run(|| async move {
+            let (pair, source, replica) = written(16, false).await;
+            break_once(&pair, &source, &replica, 120_000).await;
+            // The first grains come again in the next session, newer.
+            for grain in 0..8 {
+                fill(&source, 0, grain * 2, 0xe0).await;
+            }
+            break_once(&pair, &source, &replica, 100_000).await;
+            fill(&source, 1, 0, 0xe1).await;
+            break_once(&pair, &source, &replica, 60_000).await;
+            pair.replica_machine.crash_seeded(Crash::Kill, 0);
+            let damaged = damage_record(&pair, record).await;
+            assert!(damaged, "there is a record {record}");
+            let replica = pair.start_replica().await.unwrap();
+            pair.attach(&source, &replica).await.in_step();
+            pair.assert_equal().await;
+        });
+    }
+}
+
+/// Turns over a bit in the header of the `n`-th record of one grain in the journal.
+async fn damage_record(pair: &Pair, n: usize) -> bool {
+    let mut left = n;
+    for (path, len) in pair.replica_machine.files("/site/journal") {
+        let bytes = pair.replica_machine.content(&path).unwrap().to_vec();
+        assert_eq!(bytes.len() as u64, len);
+        // A header, and the payload of a grain, filled with one byte.
+        for at in (16_384..bytes.len().saturating_sub(128 + GRAIN as usize)).step_by(64) {
+            let payload = &bytes[at + 128..at + 128 + GRAIN as usize];
+            let head = &bytes[at..at + 64];
+            let is_record = head.iter().any(|b| *b != head[0])
+                && payload[0] != 0
+                && payload.iter().all(|b| *b == payload[0]);
+            if is_record && left == 0 {
+                pair.replica_machine.flip(&path, at as u64 + 20, 3).unwrap();
+                return true;
+            }
+            left = left.saturating_sub(usize::from(is_record));
+        }
+    }
+    false
+}
+
+/// The session before was dropped by whoever held it, and nobody synced what it had brought.
+#[test]
+fn a_power_cut_after_a_dropped_session_was_taken_over() {
+    for seed in 0..12 {
+        run(|| async move {
+            let (pair, source, replica) = written(17, false).await;
+            let slow = |direction, bytes: usize| {
+                let after = if direction == Direction::NearToFar { bytes as u64 } else { 0 };
+                Fate::Deliver { after: std::time::Duration::from_micros(after) }
+            };
+            let session = pair.connect_through(&source, &replica, slow);
+            let left = || replica.facts().copy.partial.map_or(WRITTEN, |partial| partial.remaining);
+            while left() > WRITTEN / 2 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            session.abort_replica();
+            session.ended().await;
+            let before = left();
+            assert!((1..=WRITTEN / 2).contains(&before), "{before}");
+            // The next one ends before it brings a grain, as suddenly.
+            let session = pair.connect_through(&source, &replica, slow);
+            let sessions = || {
+                replica.store().with(|s| {
+                    s.replica.as_ref().and_then(|r| r.pull.as_ref()).map_or(0, |p| p.sessions.len())
+                })
+            };
+            while sessions() < 2 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            session.abort_replica();
+            pair.replica_machine.crash_seeded(Crash::PowerCut, seed);
+            session.ended().await;
+            let replica = pair.start_replica().await.unwrap();
+            pair.attach(&source, &replica).await.in_step();
+            pair.assert_equal().await;
+        });
+    }
+}
+
 #[test]
 fn bytes_equal_to_the_base_do_not_bring_back_what_a_session_brought() {
     run(|| async {

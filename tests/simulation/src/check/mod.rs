@@ -9,6 +9,7 @@ pub mod media;
 pub mod no_change_missed;
 pub mod no_silent_full_copy;
 pub mod replica_consistent;
+pub mod stands_fast;
 mod twin;
 
 use std::rc::Rc;
@@ -56,6 +57,7 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
     local
         .run_until(async {
             let Some(replica) = replica_consistent::check(world, &twin).await else { return };
+            stands_fast::check(world, &replica);
             no_change_missed::check(world, &twin, &replica).await;
         })
         .await;

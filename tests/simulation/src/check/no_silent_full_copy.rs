@@ -41,6 +41,9 @@ impl Session {
             let words = format!("verdict `{}`, though no machine was rolled back", verdict.rule);
             world.fail("no_silent_full_copy", words);
         }
+        if let Some(replica) = world.replica_role.borrow().as_ref() {
+            super::stands_fast::told(world, replica);
+        }
         if world.licence.excess.get() || self.how.compare {
             return;
         }

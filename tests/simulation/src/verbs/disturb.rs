@@ -6,6 +6,7 @@ use std::time::Duration;
 use disk::simulated::{Crash, SplitMix64};
 
 use crate::check::flushed_is_kept;
+use crate::check::stands_fast::Standing;
 use crate::event;
 use crate::faults::{FileClass, FlipTarget};
 use crate::node::Doom;
@@ -23,6 +24,14 @@ pub fn crash(world: &World, site: Site, kind: Crash, at: Option<u64>, down: Dura
             node.doom.set(Some(Doom { at, kind, seed, down }));
         }
     }
+}
+
+/// The power of a machine fails as one of the next syncs of such files begins: what that sync was to
+/// make durable is kept or lost at random.
+pub fn power_at_sync(world: &World, site: Site, class: FileClass, n: u64, seed: u64) {
+    event!(world, "crash: awaits a sync", "{} {class:?} {n}", site.name());
+    let down = Duration::from_millis(5);
+    world.node(site).sync_doom.set(Some((class, n, seed, down)));
 }
 
 /// A process is not scheduled for a while.
@@ -64,6 +73,9 @@ pub fn flip(world: &Rc<World>, site: Site, target: FlipTarget, seed: u64) {
         return;
     }
     world.licence.excess.set(true);
+    if site == Site::Replica && matches!(target, FlipTarget::Map | FlipTarget::Journal) {
+        world.licence.replica_damaged.set(true);
+    }
     world.trace.note(format_args!("flip {} {path:?} {offset}", site.name()));
     world.trace.count(match target {
         FlipTarget::Map => "flip: map",
@@ -115,8 +127,9 @@ pub fn roll_back(world: &World, site: Site, seed: u64) {
     let node = world.node(site);
     world.before_crash(site);
     node.machine.restore(&kept.image);
-    if site == Site::Source {
-        world.oracle.roll_back(&kept.memory);
+    match site {
+        Site::Source => world.oracle.roll_back(&kept.memory),
+        Site::Replica => world.standing.set(Standing::default()),
     }
     world.licence.rolled_back.set(true);
     world.licence.excess.set(true);

@@ -9,7 +9,9 @@ pub mod load;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::plan::Step;
+use disk::simulated::Crash;
+
+use crate::plan::{Site, Step};
 use crate::steps::Act;
 use crate::world::World;
 use crate::{check, event, life};
@@ -20,6 +22,14 @@ pub async fn perform(world: &Rc<World>, step: &Step) {
     match &step.act {
         Act::Crash { site, kind, at, down } => {
             disturb::crash(world, *site, *kind, *at, *down, step.seed);
+        }
+        Act::PowerAtSync { site, class, n } => {
+            disturb::power_at_sync(world, *site, *class, *n, step.seed);
+        }
+        Act::CutThenPower { at } => {
+            dump::cut(world);
+            let (kind, down) = (Crash::PowerCut, Duration::from_millis(5));
+            disturb::crash(world, Site::Source, kind, Some(*at), down, step.seed);
         }
         Act::Stop { site, down } => life::stop(world, *site, *down).await,
         Act::Hang { site, time } => disturb::hang(world, *site, *time),

@@ -1,6 +1,6 @@
 //! How fast a set is written and read back, against `cp --sparse=never` and a sync of the same bytes.
 //!
-//! `cargo run --release -p grainhaul-media --example throughput -- DIR [GIB] [ROUNDS]` needs three
+//! `cargo run --release -p grainhaul-media --example media_throughput -- DIR [GIB] [ROUNDS]` needs three
 //! times GIB free in DIR. Rounds are interleaved: copy, dump, load, copy, ...; it prints every round
 //! and the medians. The machine's neighbours make noise: believe the ratios.
 

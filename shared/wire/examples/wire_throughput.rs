@@ -1,7 +1,7 @@
 //! Measures a link over loopback TLS against the same TLS without frames and queues, both ends in this
 //! process, in turns. Believe the ratio: the machine may have other things to do.
 //!
-//! `cargo run --release -p grainhaul-wire --example throughput [-- GIB [FRAME_KIB [ROUNDS]]]`
+//! `cargo run --release -p grainhaul-wire --example wire_throughput [-- GIB [FRAME_KIB [ROUNDS]]]`
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
