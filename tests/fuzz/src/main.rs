@@ -95,7 +95,7 @@ fn search(target: &Target, time: Duration) -> Result<usize, String> {
     while began.elapsed() < time && findings < 10 && !pool.is_empty() {
         // Half of the time what was found last, which has been tried least.
         let recent = pool.len().saturating_sub(pool.len() / 8 + 1);
-        let from = if random.next_u64() % 2 == 0 { recent } else { 0 };
+        let from = if random.next_u64().is_multiple_of(2) { recent } else { 0 };
         let at = from + (random.next_u64() % (pool.len() - from) as u64) as usize;
         let other = (random.next_u64() % pool.len() as u64) as usize;
         let input = mutate::mutated(&pool[at], &pool[other], &mut random);

@@ -136,7 +136,7 @@ fn mend_checksums(name: &str, file: &mut [u8]) {
 }
 
 /// Lets lengths, seal and signature of an unsealed directory fit its content.
-fn mend_directory(file: &mut Vec<u8>) {
+fn mend_directory(file: &mut [u8]) {
     const HEADER: usize = 96;
     const TAIL: usize = 16 + 64;
     if file.len() < HEADER + TAIL {
@@ -163,7 +163,7 @@ fn mend_directory(file: &mut Vec<u8>) {
 
 fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut files = if input.u8() % 2 == 0 { sealed() } else { plain() };
+    let mut files = if input.u8().is_multiple_of(2) { sealed() } else { plain() };
     let (which, mend) = (usize::from(input.u8()) % files.len(), input.u8() % 3);
     let (path, file) = &mut files[which];
     edits::apply(&mut input, file);
