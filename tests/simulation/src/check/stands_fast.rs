@@ -85,6 +85,13 @@ pub fn process_gone(world: &World) {
     world.standing.set(Standing { commits: 0, ..world.standing.get() });
 }
 
+/// Its machine was put back to an older image: what it told since binds it no more. The process that is about
+/// to end may still be there; what that one has committed is no news.
+pub fn put_back(world: &World) {
+    let commits = world.standing.get().commits;
+    world.standing.set(Standing { commits, ..Standing::default() });
+}
+
 /// Looks at the copy of the replica as it is after a crash.
 pub fn check(world: &World, replica: &Rc<Replica>) {
     let Some(cut) = world.standing.get().consistent else { return };

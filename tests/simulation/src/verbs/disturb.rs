@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use disk::simulated::{Crash, SplitMix64};
 
-use crate::check::flushed_is_kept;
-use crate::check::stands_fast::Standing;
+use crate::check::{flushed_is_kept, stands_fast};
 use crate::event;
 use crate::faults::{FileClass, FlipTarget};
 use crate::node::Doom;
@@ -129,7 +128,7 @@ pub fn roll_back(world: &World, site: Site, seed: u64) {
     node.machine.restore(&kept.image);
     match site {
         Site::Source => world.oracle.roll_back(&kept.memory),
-        Site::Replica => world.standing.set(Standing::default()),
+        Site::Replica => stands_fast::put_back(world),
     }
     world.licence.rolled_back.set(true);
     world.licence.excess.set(true);
