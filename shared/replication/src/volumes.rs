@@ -1,5 +1,6 @@
 //! The base volumes of a site: regular files or block devices, opened exclusively.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -25,6 +26,7 @@ pub struct Volume {
 pub struct Volumes {
     geometry: Geometry,
     volumes: Vec<Volume>,
+    lost_a_sync: Cell<bool>,
 }
 
 /// Bytes of a volume as it is now, before there is a geometry.
@@ -66,7 +68,7 @@ impl Volumes {
                 file,
             });
         }
-        Ok(Volumes { geometry: geometry.clone(), volumes })
+        Ok(Volumes { geometry: geometry.clone(), volumes, lost_a_sync: Cell::new(false) })
     }
 
     /// The geometry.
@@ -147,10 +149,20 @@ impl Volumes {
         outcome.map_err(Error::io("write", &volume.path))
     }
 
+    /// Whether a sync has failed since the volumes were opened: what they hold after a power cut is not
+    /// known then, whatever later syncs say.
+    pub fn lost_a_sync(&self) -> bool {
+        self.lost_a_sync.get()
+    }
+
     /// Syncs all volumes.
     pub async fn sync(&self) -> Result<()> {
         for volume in &self.volumes {
-            volume.file.sync_data().await.map_err(Error::io("sync", &volume.path))?;
+            let synced = volume.file.sync_data().await;
+            synced.map_err(|e| {
+                self.lost_a_sync.set(true);
+                Error::io("sync", &volume.path)(e)
+            })?;
         }
         Ok(())
     }

@@ -130,6 +130,14 @@ impl Replica {
         let _base = self.base.lock().await;
         // Whoever writes the base next must not find the journal laying old bytes over it.
         self.journal.settle().await?;
+        // The seal is of what a power cut leaves. Where that is not known there is none, and the next
+        // attach compares samples.
+        if let Err(error) = self.volumes.sync().await {
+            tracing::warn!(%error, "stopped without a seal");
+        }
+        if self.volumes.lost_a_sync() {
+            return Ok(());
+        }
         let seal = seal::make(&self.ctx, &self.volumes).await?;
         let path = self.store.path().to_owned();
         self.store.update(|s| s.run.seal = Some(seal)).await.map_err(|e| match e {
