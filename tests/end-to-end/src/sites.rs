@@ -47,6 +47,24 @@ impl Sites {
         (sites, proxy)
     }
 
+    /// A small pair in step, its primary serving: dumped, loaded, caught up.
+    ///
+    /// # Panics
+    /// As [`Sites::new`].
+    pub fn in_step(seed: u64) -> (Sites, Process) {
+        let sites = Sites::new(16 << 20, 8 << 20, "64KiB", seed);
+        let primary = sites.serve_primary();
+        let mut dump = sites.primary(["dump", "job", "--to"]);
+        dump.arg(sites.medium(1));
+        sites.ok(dump);
+        let mut load = sites.secondary(["load", "job"]);
+        load.arg(sites.medium(1));
+        sites.ok(load);
+        sites.catch_up();
+        sites.assert_equal();
+        (sites, primary)
+    }
+
     fn relate(&self, grain: &str, dialled: SocketAddr) {
         let identity = self.ok(self.secondary(["identity"]));
         let address = dialled.to_string();

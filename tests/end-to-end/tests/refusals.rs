@@ -3,28 +3,13 @@
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use end_to_end::{Process, Sites, Tool, allocated_bytes, compare, overwrite};
+use end_to_end::{Sites, Tool, allocated_bytes, compare, overwrite};
 
 const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(20);
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A pair in step, its primary serving.
-fn in_step(seed: u64) -> (Sites, Process) {
-    let sites = Sites::new(16 * MIB, 8 * MIB, "64KiB", seed);
-    let primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
-    sites.catch_up();
-    sites.assert_equal();
-    (sites, primary)
 }
 
 #[test]
@@ -92,7 +77,7 @@ fn another_size_of_volume_is_refused_at_init() {
 
 #[test]
 fn a_second_process_on_the_same_relationship_is_refused() {
-    let (sites, _primary) = in_step(46);
+    let (sites, _primary) = Sites::in_step(46);
     let second = sites.end(sites.primary(["serve", "job"]));
     assert_eq!(second.status.code(), Some(3), "{}", said(&second));
     let mut secondary = sites.launch_secondary::<&str>(&[]);
@@ -113,7 +98,7 @@ fn unknown_names_and_flags_have_their_exit_codes() {
 
 #[test]
 fn a_replica_changed_behind_its_back_is_named_and_healed_by_a_comparison() {
-    let (sites, _primary) = in_step(48);
+    let (sites, _primary) = Sites::in_step(48);
     overwrite(&sites.replica_volume(), 0, 6 * MIB, 49);
     assert!(compare(&sites.source_volume(), &sites.replica_volume()).is_some());
     let mut refused = sites.launch_secondary(&["--once"]);
@@ -130,7 +115,7 @@ fn a_replica_changed_behind_its_back_is_named_and_healed_by_a_comparison() {
 
 #[test]
 fn a_plan_asks_the_primary_and_moves_nothing() {
-    let (sites, primary_agent) = in_step(49);
+    let (sites, primary_agent) = Sites::in_step(49);
     let io = Tool::require("qemu-io", "qemu-utils");
     io.run(["-f", "raw", "-c", "write -P 9 1M 256k", "-c", "flush", &sites.uri()]);
     let plan = sites.json(sites.secondary(["plan", "job"]));
@@ -167,7 +152,7 @@ fn a_replica_that_holds_nothing_is_refused_with_the_code_of_the_rule() {
 /// what the source never heard of. Neither is overwritten until the operator says which.
 #[test]
 fn a_source_put_back_to_an_older_image_is_refused_by_both() {
-    let (sites, mut primary) = in_step(51);
+    let (sites, mut primary) = Sites::in_step(51);
     assert!(primary.terminate(SOON).success(), "{}", primary.stderr());
     let (state, volume) = (sites.folder().join("primary"), sites.source_volume());
     let (old_state, old_volume) = (sites.folder().join("old"), sites.folder().join("old.img"));

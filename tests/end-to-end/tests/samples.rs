@@ -4,28 +4,13 @@
 use std::fs;
 use std::time::Duration;
 
-use end_to_end::{Process, Sites, compare, overwrite, wait_for};
+use end_to_end::{Sites, compare, overwrite, wait_for};
 
 const MIB: u64 = 1 << 20;
 const GRAIN: u64 = 64 << 10;
 const SOON: Duration = Duration::from_secs(30);
 /// More than any sampling misses: every second grain of the data is wrong.
 const WRONG: std::ops::Range<u64> = 4..12;
-
-/// A pair in step, its primary serving, so small that all of it is sampled.
-fn in_step(seed: u64) -> (Sites, Process) {
-    let sites = Sites::new(16 * MIB, 8 * MIB, "64KiB", seed);
-    let primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
-    sites.catch_up();
-    sites.assert_equal();
-    (sites, primary)
-}
 
 /// Changes the replica's volume behind its back, away from the grains that a seal always looks at.
 fn touch(sites: &Sites) {
@@ -69,7 +54,7 @@ fn healed(sites: &Sites) {
 
 #[test]
 fn a_replica_changed_behind_its_back_is_found_by_samples_and_healed_by_a_comparison() {
-    let (sites, _primary) = in_step(61);
+    let (sites, _primary) = Sites::in_step(61);
     touch(&sites);
     found_by_samples(&sites, &["--once", "--accept-touched"]);
     healed(&sites);
@@ -77,7 +62,7 @@ fn a_replica_changed_behind_its_back_is_found_by_samples_and_healed_by_a_compari
 
 #[test]
 fn a_replica_killed_hard_has_no_seal_and_is_found_by_samples() {
-    let (sites, _primary) = in_step(62);
+    let (sites, _primary) = Sites::in_step(62);
     let mut secondary = sites.launch_secondary::<&str>(&[]);
     wait_for("the replica to be in step", SOON, || {
         let status = sites.json(sites.secondary(["status", "job"]));
@@ -91,7 +76,7 @@ fn a_replica_killed_hard_has_no_seal_and_is_found_by_samples() {
 
 #[test]
 fn the_primary_says_it_too_and_goes_on() {
-    let (sites, _primary) = in_step(63);
+    let (sites, _primary) = Sites::in_step(63);
     touch(&sites);
     found_by_samples(&sites, &["--once", "--accept-touched"]);
     let status = sites.json(sites.primary(["status", "job"]));
