@@ -6,7 +6,10 @@
 mod carry_over;
 mod catch_up;
 mod chaos;
+mod commit;
 mod compare;
+mod dumps;
+mod export;
 mod faults;
 mod hostile;
 mod media;
