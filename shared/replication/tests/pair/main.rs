@@ -12,6 +12,7 @@ mod dumps;
 mod export;
 mod faults;
 mod hostile;
+mod loads;
 mod media;
 mod oracle;
 mod refusals;
