@@ -1,11 +1,13 @@
-//! A load and a stop of the replica: the volumes are sealed when nobody writes them any more.
+//! Loads that must not happen: into volumes that are being sealed, and from another set than the one that
+//! the seed was begun from.
 
 use std::time::Duration;
 
 use disk::simulated::Crash;
 use replication::Error;
+use replication::dump::{DumpJob, DumpRequest};
 
-use crate::media::{blank_replica, dump, load, ship};
+use crate::media::{blank_replica, dump, load, medium, request, ship};
 use crate::rig::{GRAIN, Pair, fill, run};
 
 const SIZES: [u64; 2] = [96 * GRAIN, 40 * GRAIN + 100];
@@ -45,4 +47,36 @@ fn nothing_is_loaded_into_sealed_volumes() {
             assert!(replica.is_ok(), "{:?}", replica.err());
         });
     }
+}
+
+/// Two sets of the same source; half of the first is loaded, and the carrier brings the second. Together they
+/// would be no point in time that the source ever was at.
+#[test]
+fn a_seed_is_filled_up_from_its_own_set_alone() {
+    run(|| async {
+        let pair = Pair::new(132, &SIZES).await;
+        let source = pair.start_source().await.unwrap();
+        for grain in 0..96 {
+            fill(&source, 0, grain, 0x10).await;
+        }
+        let first = dump(&pair, &source, 2).await.unwrap();
+        for grain in 0..96 {
+            fill(&source, 0, grain, 0x20).await;
+        }
+        let again = DumpRequest { media: vec![medium(3), medium(4)], ..request(&pair, 2) };
+        DumpJob::begin(&source, again).await.unwrap().run().await.unwrap();
+        let replica = blank_replica(&pair).await;
+        for number in 1..=4 {
+            ship(&pair, number).await;
+        }
+        load(&replica, 1).await.unwrap();
+        let half = pair.replica_content().await;
+        for number in [3, 4] {
+            let other = load(&replica, number).await;
+            assert!(matches!(other, Err(Error::State(_))), "{other:?}");
+        }
+        assert!(pair.replica_content().await == half, "something was written all the same");
+        load(&replica, 2).await.unwrap();
+        pair.assert_replica_at(first.cut).await;
+    });
 }
