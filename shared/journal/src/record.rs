@@ -139,6 +139,11 @@ impl RecordHeader {
         bytes
     }
 
+    /// Whether a header may begin with these bytes.
+    pub(crate) fn may_begin(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC.to_le_bytes())
+    }
+
     /// The header at `offset` of the segment with this nonce, if these bytes are one.
     pub(crate) fn decode(bytes: &[u8], nonce: &Nonce, offset: u64) -> Option<RecordHeader> {
         let bytes = bytes.get(..RECORD_HEADER)?;

@@ -64,7 +64,7 @@ fn help() -> String {
   demo [ARGUMENT...]
       the whole way from an empty replica to a proven one, release build
   sim [--seeds N] [--seed S [--without LIST] [--trace]]
-      simulated histories, release build; a failing one is shrunk and shown
+      simulated histories, release build; a failing one is shrunk and shown; `--small`: small ones
   soak [--hours H]
       simulated histories of fresh seeds, for hours
   fuzz [TARGET...] [--seconds N] | --replay TARGET FILE | --seeds
