@@ -15,7 +15,7 @@ use crate::Result;
 use crate::map::{MapFile, MapKind};
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
-use crate::track::recover::hex;
+use crate::track::recover::{hex, note_settling};
 use crate::track::{Gate, MapPool, Recovered, Regions, Tracker, recover};
 use crate::volumes::Volumes;
 
@@ -47,6 +47,7 @@ impl Source {
         }
         let open = fresh_open_layer(&pool, store, &found).await?;
         if !found.power_cut {
+            note_settling(&pool).await?;
             pool.sync_closed().await?;
         }
         let regions = Regions::create(&pool, settings.crash_excess_bytes).await?;
