@@ -51,6 +51,9 @@ pub struct Arguments {
     /// How long a writer waits for room to preserve
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     preserve_wait: Duration,
+    /// Space kept for layers that are no longer needed: they make a replica that was rolled back a delta
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    layer_history: u64,
     /// Go on with volumes that were changed while nobody tracked them; all of it counts as changed
     #[arg(long)]
     accept_touched: bool,
@@ -102,6 +105,7 @@ impl Arguments {
             preserve_wait: self.preserve_wait,
             ..SourceOptions::default()
         };
+        options.settings.layer_history_bytes = self.layer_history;
         options.settings.accept_touched = self.accept_touched;
         options.settings.accept_suspect = self.accept_suspect;
         if self.crash_excess == "exact" {

@@ -38,9 +38,12 @@ pub struct Arguments {
     /// Samples compared at the first attach after a start or load
     #[arg(long, value_name = "N", default_value_t = 1000)]
     samples: u32,
-    /// The journal may take so much space
+    /// The journal may take so much space; 20 MiB at the least
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
     journal_max: u64,
+    /// Space kept for layers that are no longer needed: they make a primary that was rolled back a delta
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    layer_history: u64,
     /// A catch-up too large for the journal goes straight into the volumes (inconsistent until done)
     #[arg(long)]
     direct: bool,
@@ -63,7 +66,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Follows the primary until asked to stop, or with `--once` until in step.
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     let options = ReplicaOptions {
-        journal_bytes: arguments.journal_max,
+        journal_bytes: Some(arguments.journal_max),
+        layer_history_bytes: arguments.layer_history,
         allow_direct: arguments.direct,
         accept_touched: arguments.accept_touched,
         follow: FollowSettings {

@@ -8,7 +8,7 @@
 use grain::{CutId, Run, SessionId, VolumeId};
 
 use crate::codec::{Reader, Writer, crc_of};
-use crate::layout::Nonce;
+use crate::layout::{Nonce, is_possible_counter};
 
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER: usize = 128;
@@ -176,7 +176,9 @@ impl RecordHeader {
             digest: r.array()?,
         };
         let fits = header.offset == offset && u64::from(payload) <= MAX_PAYLOAD;
-        fits.then_some(header)
+        let commit = if kind == Kind::Commit { sequence } else { 0 };
+        let possible = is_possible_counter(header.newest_commit) && is_possible_counter(commit);
+        (fits && possible).then_some(header)
     }
 }
 

@@ -27,8 +27,11 @@ pub use load::{LoadAnswer, LoadArguments};
 /// How to serve.
 #[derive(Clone)]
 pub struct ReplicaOptions {
-    /// The journal may take so many bytes.
-    pub journal_bytes: u64,
+    /// The journal may take so many bytes; less than 20 MiB counts as that. `None` for a process that pulls
+    /// nothing.
+    pub journal_bytes: Option<u64>,
+    /// Bytes of layer files kept at most for what is no longer needed.
+    pub layer_history_bytes: u64,
     /// A catch-up that does not fit goes straight into the base.
     pub allow_direct: bool,
     /// Start although the volumes were changed.
@@ -42,7 +45,8 @@ pub struct ReplicaOptions {
 impl Default for ReplicaOptions {
     fn default() -> Self {
         ReplicaOptions {
-            journal_bytes: 4 << 30,
+            journal_bytes: None,
+            layer_history_bytes: 256 << 20,
             allow_direct: false,
             accept_touched: false,
             follow: FollowSettings::default(),
@@ -86,12 +90,13 @@ impl ReplicaAgent {
         // The state may have changed until the lock was ours.
         let relationship =
             Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
-        let mut journal = journal::Config::new(relationship.dir.journal());
-        journal.max_bytes = options.journal_bytes.max(journal.segment_bytes * 4);
         let settings = Settings {
-            journal,
+            journal: match options.journal_bytes {
+                Some(limit) => journal::Config::limited(relationship.dir.journal(), limit),
+                None => journal::Config::at_rest(relationship.dir.journal()),
+            },
             allow_direct: options.allow_direct,
-            layer_history_bytes: 256 << 20,
+            layer_history_bytes: options.layer_history_bytes,
             accept_touched: options.accept_touched,
         };
         let dir = relationship.dir.path();

@@ -14,6 +14,7 @@ use super::Replica;
 use super::missing::free;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;
+use crate::session::PIECE_BYTES;
 use crate::state::{PullRecord, PullSession};
 use crate::{Error, Result};
 
@@ -276,9 +277,13 @@ impl Replica {
             false => bytes.saturating_sub(announced.only_differing),
         };
         // Headers and padding of records, and what is not applied yet, share the room.
-        let needed = bytes + bytes / 64 + (bytes >> self.volumes.geometry().grain.shift()) * 128;
-        let room = self.journal.room();
-        if needed <= room {
+        let grain = self.volumes.geometry().grain;
+        let records = bytes >> grain.shift();
+        let needed = bytes + bytes / 64 + records * 128;
+        let room = self.journal.room_for(PIECE_BYTES.max(grain.bytes()), records);
+        // An estimate: where it was wrong once and the operator allows it, it is not asked again.
+        let failed = self.journal_was_full.get() && self.settings.allow_direct;
+        if needed <= room && !failed {
             return Ok(false);
         }
         if self.settings.allow_direct {
@@ -309,6 +314,12 @@ impl Replica {
         match e {
             journal::Error::Full { room, .. } => {
                 self.journal_was_full.set(true);
+                if self.settings.allow_direct {
+                    return Error::Link(format!(
+                        "the catch-up did not fit into the {room} bytes that the journal may still take; \
+                         it begins again, straight into the base"
+                    ));
+                }
                 let left = self.pull.borrow().as_ref().map(|p| p.remaining());
                 let bytes = left.map_or(0, |left| left.bytes(self.volumes.geometry()));
                 self.journal_too_small(bytes, room)
