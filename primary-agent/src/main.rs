@@ -5,9 +5,9 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use site::Problem;
 use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
-use site::{Exit, Problem};
 
 /// Why not the system's: `docs/decisions/0092-mimalloc.md`.
 #[global_allocator]
@@ -46,15 +46,10 @@ fn main() -> ExitCode {
         OnPanic::Exit,
     );
     let arguments = Arguments::parse();
-    let printer = arguments.global.printer();
-    if let Err(e) = arguments.global.start_log("warn") {
-        return printer.problem(&Problem::from(&e)).into();
-    }
     let global = arguments.global.clone();
-    let out = printer.clone();
-    let outcome = site::runtime::run(|ctx, shutdown| async move {
+    site::program::run(&global.clone(), "warn", |ctx, shutdown, printer| async move {
         let state = global.state_dir().map_err(|e| Problem::from(&e))?;
-        let verb = verbs::Context { ctx, state, printer: out, shutdown };
+        let verb = verbs::Context { ctx, state, printer, shutdown };
         match arguments.verb {
             Verb::Identity(a) => verbs::identity::run(verb, a).await,
             Verb::Init(a) => verbs::init::run(verb, a).await,
@@ -63,12 +58,5 @@ fn main() -> ExitCode {
             Verb::Status(a) => verbs::status::run(verb, a).await,
             Verb::Plan(a) => verbs::plan::run(verb, a).await,
         }
-    });
-    let outcome = outcome.unwrap_or_else(|e| {
-        Err(Problem::new("runtime", format!("the program did not start: {e}"), Exit::OPERATOR))
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => printer.problem(&problem).into(),
-    }
+    })
 }

@@ -4,6 +4,7 @@
 //! crates below offer (roles, NBD server, links, media, control socket) and turns their errors into
 //! prose; it decides nothing about replication.
 
+mod control;
 mod events;
 mod passphrase;
 pub mod problem;

@@ -19,6 +19,7 @@ use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
 use tokio::sync::Notify;
 
+use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication};
 use crate::{Events, Relationship};
 
@@ -133,9 +134,9 @@ impl ReplicaAgent {
         ready: impl FnOnce(),
     ) -> Result<(), Problem> {
         let snapshot = Arc::new(site::control::Snapshot::default());
-        let control = self.start_control(&snapshot)?;
+        let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
-        let publisher = self.spawn_publisher(snapshot.clone());
+        let publisher = control::spawn_publisher(self, snapshot);
         ready();
         let outcome = tokio::select! {
             biased;

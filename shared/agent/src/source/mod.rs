@@ -20,6 +20,7 @@ use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
 use site::{Exit, Problem};
 
+use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication, refused};
 use crate::{Events, Relationship};
 
@@ -28,7 +29,6 @@ pub use rustls::ServerConfig as TlsServerConfig;
 pub use status::plan_of;
 
 pub(crate) use links::{PROTOCOL, software};
-pub(crate) use verbs::arguments;
 
 /// Where the exports are offered.
 #[derive(Clone, Default)]
@@ -130,9 +130,9 @@ impl SourceAgent {
         ready: impl FnOnce(&SourceAgent, &[SocketAddr]),
     ) -> Result<(), Problem> {
         let snapshot = Arc::new(site::control::Snapshot::default());
-        let control = self.start_control(&snapshot)?;
+        let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
-        let publisher = self.spawn_publisher(snapshot);
+        let publisher = control::spawn_publisher(self, snapshot);
         self.take_up_dump();
         let (listener, addresses) = self.open_door()?;
         let server = self.start_nbd().await?;

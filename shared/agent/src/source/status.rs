@@ -1,14 +1,7 @@
 //! Status and plan of a source.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
 use grain::GrainSet;
 use replication::state::{SetStage, State};
-use site::control::Snapshot;
-use tokio::task::JoinHandle;
 
 use super::SourceAgent;
 use crate::status::{
@@ -16,27 +9,9 @@ use crate::status::{
     of_state,
 };
 
-/// How often the status is published.
-const PUBLISH_EVERY: Duration = Duration::from_millis(250);
-
 impl SourceAgent {
-    pub(super) fn spawn_publisher(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> JoinHandle<()> {
-        let agent = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(PUBLISH_EVERY).await;
-                let Some(agent) = agent.upgrade() else { return };
-                snapshot.publish(agent.status_value(), BTreeMap::new());
-            }
-        })
-    }
-
     fn amount(&self, set: &GrainSet) -> Amount {
         amount_of(set, self.source.volumes().geometry())
-    }
-
-    pub(super) fn status_value(&self) -> serde_json::Value {
-        serde_json::to_value(self.status()).unwrap_or_default()
     }
 
     /// The status.
