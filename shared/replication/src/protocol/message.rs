@@ -41,6 +41,9 @@ pub enum Want {
     Delta,
     /// Everything, compared by digest first.
     Compare,
+    /// What either side changed since the newest common cut: a former source gives way, by its operator's
+    /// word.
+    Rejoin,
 }
 
 /// A refusal or an end, in words that both sides show.

@@ -234,6 +234,11 @@ impl Following<'_> {
         if self.settings.compare && loses_here {
             return Ok(Want::Compare);
         }
+        let gives_way =
+            self.replica.store.with(|s| s.replica.as_ref().is_some_and(|r| r.loser.is_some()));
+        if gives_way && loses_here && matches!(self.verdict.means, Means::Delta { .. }) {
+            return Ok(Want::Rejoin);
+        }
         match (self.verdict.overwrite, self.verdict.means) {
             (Overwrite::ByItself { .. }, Means::Delta { .. } | Means::Nothing) => Ok(Want::Delta),
             _ if self.verdict.rule == Rule::InStep => Ok(Want::Delta),
@@ -284,7 +289,7 @@ impl Following<'_> {
     }
 
     async fn round(&mut self, want: Want, inbox: &mut Inbox) -> Result<Settled> {
-        if want == Want::Delta {
+        if want != Want::Compare {
             self.send_sets().await?;
         }
         self.connection.send(&Message::Begin { want }).await?;
@@ -310,7 +315,7 @@ impl Following<'_> {
                     record,
                     only_differing,
                 };
-                self.replica.check_announced(&announced, want)?;
+                self.replica.check_announced(&announced, want).await?;
                 self.replica.begin_pull(announced).await?;
                 let gather = Gather::new(self.replica, self.connection.clone(), suspected);
                 gather.run(inbox).await?;

@@ -15,7 +15,7 @@ use super::missing::free;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;
 use crate::session::PIECE_BYTES;
-use crate::state::{PullRecord, PullSession};
+use crate::state::{ClosedLayer, PullRecord, PullSession};
 use crate::{Error, Result};
 
 /// Grains that a source may say it cannot read: no honest one has more, and the commit names them all.
@@ -162,7 +162,7 @@ impl ActivePull {
 
 impl Replica {
     /// Looks whether what the source announced can be, before anything is done with it.
-    pub(super) fn check_announced(&self, announced: &Announced, want: Want) -> Result<()> {
+    pub(super) async fn check_announced(&self, announced: &Announced, want: Want) -> Result<()> {
         let wrong = |what: &str| Err(Error::Peer(format!("its catch-up {what}")));
         if announced.lineage.head().map(|c| c.id) != Some(announced.cut) {
             return wrong("does not lead to the cut that it names");
@@ -183,10 +183,36 @@ impl Replica {
         let mut all = self.direct_mask();
         all.union_with(&self.damaged.set());
         all.union_with(&self.unloaded.set());
+        if want == Want::Rejoin {
+            let Some(common) = announced.since.filter(|cut| self.knows(*cut)) else {
+                return wrong("does not begin at a cut that this site holds");
+            };
+            // Else what this site wrote on its own would stay, unnoticed.
+            all.union_with(&self.written_since(common).await?);
+        }
         if !all.is_subset(&announced.record) {
             return wrong("leaves out grains that are missing here");
         }
         Ok(())
+    }
+
+    fn knows(&self, cut: CutId) -> bool {
+        self.store.with(|s| s.lineage.contains(cut))
+    }
+
+    /// What this site's layers hold since a cut of its own lineage.
+    async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
+        let layers = self.store.with(|s| {
+            let at = s.lineage.index_of(cut);
+            let after =
+                |c: &&ClosedLayer| s.lineage.index_of(c.name.to).is_none_or(|to| Some(to) > at);
+            s.layers.closed.iter().filter(after).map(|c| c.at).collect::<Vec<_>>()
+        });
+        let mut written = GrainSet::new();
+        for at in layers {
+            written.union_with(&self.pool.read_map(at, MapKind::Layer).await?.set);
+        }
+        Ok(written)
     }
 
     /// Makes everything durable that must be before the first grain of a catch-up arrives.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use grain::attach::{Facts, Means, Overwrite, Role, Rule, Side, Verdict};
+use grain::attach::{Facts, Losers, Means, Overwrite, Role, Rule, Side, Verdict};
 use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
 
 use super::Source;
@@ -47,8 +47,8 @@ pub struct LinkProgress {
     pub sent_bytes: Cell<u64>,
     /// Of the present catch-up: grains that could not be read here.
     pub unreadable: RefCell<GrainSet>,
-    /// The verdict's rule.
-    pub rule: Cell<Option<grain::attach::Rule>>,
+    /// The verdict.
+    pub verdict: RefCell<Option<Verdict>>,
 }
 
 /// Serves one replica until the link ends.
@@ -92,9 +92,14 @@ async fn serve(
 ) -> Result<()> {
     let mine = source.facts(identity);
     let Attached { theirs, verdict } = attach(connection, inbox, &mine).await?;
-    progress.rule.set(Some(verdict.rule));
+    *progress.verdict.borrow_mut() = Some(verdict.clone());
     tracing::info!(rule = %verdict.rule, means = ?verdict.means,
         grains = ?verdict.estimated_grains, "attach");
+    if theirs.role == Role::Source {
+        source.learn(&verdict);
+        let detail = format!("both sites are sources: {:?}", verdict.reasons);
+        return Err(Error::Refused { rule: verdict.rule.to_string(), detail });
+    }
     let (connection, identity) = (connection.clone(), identity.to_owned());
     let place = None;
     let session = ServedSession {
@@ -205,18 +210,27 @@ impl ServedSession<'_> {
                 Ok(())
             }
             (Want::Compare, Overwrite::ByItself { .. }, _) => Ok(()),
-            _ if self.verdict.rule == Rule::InStep => Ok(()),
-            // The replica's operator asked for the comparison, which names the replica as the loser.
-            // Not where this source does not trust its own base: that is said here.
-            (Want::Compare, Overwrite::Named { losers, .. }, _)
-                if losers.includes(Side::Theirs)
-                    && self.theirs.role == Role::Replica
-                    && self.verdict.rule != Rule::Suspect =>
+            // Its operator's word, given there.
+            (Want::Rejoin, Overwrite::ByItself { .. }, Means::Delta { .. } | Means::Nothing) => {
+                Ok(())
+            }
+            (Want::Rejoin, Overwrite::Named { losers, .. }, Means::Delta { .. })
+                if self.gives_way(losers) =>
             {
                 Ok(())
             }
+            _ if self.verdict.rule == Rule::InStep => Ok(()),
+            // The replica's operator asked for the comparison, which names the replica as the loser.
+            // Not where this source does not trust its own base: that is said here.
+            (Want::Compare, Overwrite::Named { losers, .. }, _) if self.gives_way(losers) => Ok(()),
             _ => refused(format!("this needs an operator's word: {:?}", self.verdict.reasons)),
         }
+    }
+
+    fn gives_way(&self, losers: Losers) -> bool {
+        losers.includes(Side::Theirs)
+            && self.theirs.role == Role::Replica
+            && self.verdict.rule != Rule::Suspect
     }
 
     async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<()> {
@@ -284,7 +298,9 @@ impl ServedSession<'_> {
         };
         let one = self.source.lock_cuts().await;
         let agreed = match want {
-            Want::Delta => Agreed::from_delta(self.source, &self.theirs, claims).await?,
+            Want::Delta | Want::Rejoin => {
+                Agreed::from_delta(self.source, &self.theirs, claims).await?
+            }
             Want::Compare => Agreed::everything(self.source, &self.theirs),
         };
         let mut made = None;
@@ -327,7 +343,7 @@ impl ServedSession<'_> {
         self.progress.unreadable.borrow_mut().clear();
         let suspected = match want {
             Want::Compare => agreed.pull.clone(),
-            Want::Delta => {
+            Want::Delta | Want::Rejoin => {
                 let mut suspected = self.source.suspected();
                 suspected.intersect_with(&agreed.pull);
                 suspected

@@ -71,6 +71,7 @@ impl Source {
             marked_alone: Cell::new(false),
             longest_pause_us: Cell::new(0),
             stopping: Cell::new(false),
+            fenced: Cell::new(false),
             dumping: Cell::new(false),
             links: Rc::default(),
             settings,

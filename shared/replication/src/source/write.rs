@@ -115,9 +115,7 @@ impl Source {
             .await
             .map_err(|_| Error::State("the source is stopping".to_owned()))?;
         let _ticket = self.gate.enter().await;
-        if self.stopping.get() {
-            return Err(Error::State("the source is stopping".to_owned()));
-        }
+        self.takes_writes()?;
         let locks = self
             .locks
             .get(volume.index())
@@ -129,6 +127,7 @@ impl Source {
         }
         // After the bits: a commit that withdraws the mark sees them and leaves a new one.
         self.mark_alone().await?;
+        self.not_fenced()?;
         self.protect(run).await;
         let volume = self.volumes.get(volume)?;
         let durable = matches!(piece, Piece::Data(_, true));
@@ -151,6 +150,23 @@ impl Source {
             self.become_suspect(e).await;
         }
         outcome
+    }
+
+    fn takes_writes(&self) -> Result<()> {
+        match self.stopping.get() {
+            true => Err(Error::State("the source is stopping".to_owned())),
+            false => self.not_fenced(),
+        }
+    }
+
+    fn not_fenced(&self) -> Result<()> {
+        match self.fenced.get() {
+            true => Err(Error::State(
+                "another site was promoted: this one takes no writes until the operator decided"
+                    .to_owned(),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Lets every copy session keep what this write is about to overwrite.

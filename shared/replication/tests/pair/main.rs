@@ -13,4 +13,5 @@ mod media;
 mod oracle;
 mod refusals;
 mod rig;
+mod roles;
 mod unreadable;
