@@ -177,6 +177,13 @@ pub enum Message {
         /// The cut.
         cut: CutId,
     },
+    /// Source, between two catch-ups: make your last one now, the role is to be yours.
+    Handover,
+    /// Source, after that commit: it has given up its role, durably. The session ends.
+    Relinquished {
+        /// The cut that was committed.
+        cut: CutId,
+    },
     /// Source: noted.
     Settled {
         /// Layers up to here are not needed by anyone.

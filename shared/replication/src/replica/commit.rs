@@ -160,6 +160,7 @@ impl Replica {
                 freed.extend(s.layers.closed.iter().filter(|c| gone(c)).map(|c| c.at));
                 s.layers.closed.retain(|c| !gone(c));
             }
+            replica.relinquished = false;
             replica.commit_number = number;
             replica.committed_unix_ms = Some(body.unix_ms);
             s.lineage = body.lineage;

@@ -29,6 +29,27 @@ impl Source {
         common: CutId,
         journal: &Path,
     ) -> Result<CutId> {
+        self.become_replica(identity, common, journal, false).await
+    }
+
+    /// The same as the decision of a switchover: the peer has committed `cut`, and nothing was written
+    /// since.
+    pub(super) async fn relinquish(
+        self: &Rc<Self>,
+        identity: &str,
+        cut: CutId,
+        journal: &Path,
+    ) -> Result<CutId> {
+        self.become_replica(identity, cut, journal, true).await
+    }
+
+    async fn become_replica(
+        self: &Rc<Self>,
+        identity: &str,
+        common: CutId,
+        journal: &Path,
+        relinquished: bool,
+    ) -> Result<CutId> {
         if self.dumping.get() {
             return Err(Error::State("a dump runs; let it finish or cancel it".to_owned()));
         }
@@ -58,7 +79,7 @@ impl Source {
         self.tracker.settle().await?;
         let grains = self.written_since(common).await?.len();
         let loser = Loser { common, grains, unix_ms: self.ctx.unix_ms() };
-        self.store.change(|s| as_replica(s, identity, loser));
+        self.store.change(|s| as_replica(s, identity, loser, relinquished));
         self.store.save().await?;
         drop((closed, one));
         Ok(id)
@@ -66,7 +87,7 @@ impl Source {
 }
 
 /// The decision itself: no waiting.
-fn as_replica(s: &mut State, identity: &str, loser: Loser) {
+fn as_replica(s: &mut State, identity: &str, loser: Loser, relinquished: bool) {
     let addresses = s.peers.iter().find(|p| p.identity == identity).map(|p| p.addresses.clone());
     s.layers.free.extend(s.layers.open.take());
     s.layers.free.extend(s.run.suspected.take());
@@ -81,6 +102,7 @@ fn as_replica(s: &mut State, identity: &str, loser: Loser) {
         source: identity.to_owned(),
         addresses: addresses.unwrap_or_default(),
         loser: Some(loser),
+        relinquished,
         ..ReplicaState::default()
     });
 }

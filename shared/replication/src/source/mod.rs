@@ -17,6 +17,7 @@ mod links;
 mod samples;
 mod serve_link;
 mod start;
+mod switchover;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use disk::Context;
 use grain::attach::{Overwrite, Rule, Side, Verdict};
 use grain::{CutId, GrainSet};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::group_commit::GroupCommit;
 use crate::session::CopySession;
@@ -108,6 +109,9 @@ pub struct Source {
     pub(crate) dumping: Cell<bool>,
     /// The working session of each replica.
     links: Rc<links::Links>,
+    switchover: RefCell<Option<Rc<switchover::Switchover>>>,
+    switchover_asked: Notify,
+    switchover_over: Notify,
 }
 
 impl Source {

@@ -145,9 +145,19 @@ impl Drop for Installed {
 impl ServedSession<'_> {
     async fn run(mut self, inbox: &mut Inbox) -> Result<()> {
         let mut sets = self.inbox_of_sets();
+        let mut told = false;
         loop {
+            let next = tokio::select! {
+                biased;
+                next = inbox.next_or_end() => next?,
+                () = self.asked_to_hand_over(told) => {
+                    told = true;
+                    self.connection.send(&Message::Handover).await?;
+                    continue;
+                }
+            };
             // Between two catch-ups a replica may go: it has what it came for.
-            let Some((message, payload)) = inbox.next_or_end().await? else { return Ok(()) };
+            let Some((message, payload)) = next else { return Ok(()) };
             match message {
                 Message::Set { name } => {
                     let known = match name {
@@ -170,7 +180,10 @@ impl ServedSession<'_> {
                         let links = &self.source.links;
                         self.place = Some(links.take(&self.identity, self.slot).await);
                     }
-                    self.begin(want, Claims::new(taken), inbox).await?;
+                    if self.begin(want, Claims::new(taken), inbox).await? {
+                        return Ok(());
+                    }
+                    told = false;
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -233,7 +246,19 @@ impl ServedSession<'_> {
             && self.verdict.rule != Rule::Suspect
     }
 
-    async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<()> {
+    /// Waits until the role is to go to this replica, and it has not been told yet.
+    async fn asked_to_hand_over(&self, told: bool) {
+        loop {
+            let asked = self.source.switchover_asked.notified();
+            if !told && self.source.switchover_to(&self.identity).is_some() {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    /// One catch-up. True when the role has gone to the replica with it.
+    async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<bool> {
         if let Err(e) = self.may_begin(want) {
             self.connection.refuse(self.verdict.rule.name(), e.to_string()).await;
             return Err(e);
@@ -372,13 +397,19 @@ impl ServedSession<'_> {
         outcome
     }
 
-    /// Waits for the commit of `cut` and lets go what it frees.
-    async fn settle(&mut self, inbox: &mut Inbox, cut: CutId) -> Result<()> {
+    /// Waits for the commit of `cut` and lets go what it frees, or decides a switchover.
+    async fn settle(&mut self, inbox: &mut Inbox, cut: CutId) -> Result<bool> {
         match inbox.next().await? {
             (Message::Committed { cut: done }, _) if done == cut => {}
             (other, _) => return Err(unexpected(&other)),
         }
         self.source.acknowledged(&self.identity, cut).await?;
+        if let Some(asked) = self.source.switchover_to(&self.identity)
+            && self.source.decide_switchover(&asked, cut).await?
+        {
+            self.connection.send(&Message::Relinquished { cut }).await?;
+            return Ok(true);
+        }
         // From here on the replica is at the cut: the facts of the next round.
         if let Some(lineage) = self.source.store().with(|s| s.lineage.up_to(cut)) {
             self.theirs.lineage = lineage;
@@ -392,7 +423,8 @@ impl ServedSession<'_> {
         let remaining_bytes = dirty.bytes(self.source.volumes().geometry());
         let floor = self.source.peer_floor();
         let settled = Message::Settled { floor, remaining: dirty.len(), remaining_bytes };
-        self.connection.send(&settled).await
+        self.connection.send(&settled).await?;
+        Ok(false)
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use disk::Context;
 use grain::lineage::unclean_start_union;
 use grain::{CutReason, GrainSet, Layer};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::write::base_syncer;
 use super::{Settings, Source};
@@ -74,6 +74,9 @@ impl Source {
             fenced: Cell::new(false),
             dumping: Cell::new(false),
             links: Rc::default(),
+            switchover: RefCell::default(),
+            switchover_asked: Notify::new(),
+            switchover_over: Notify::new(),
             settings,
         });
         source.begin(clean).await?;

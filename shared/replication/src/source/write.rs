@@ -41,7 +41,7 @@ impl Source {
     /// Writes inline if nothing has to be waited for; `Ok(false)` says that nothing was promised and
     /// [`Source::write`] has to be used.
     pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<bool> {
-        if !self.marked_alone.get() || self.stopping.get() {
+        if !self.marked_alone.get() || self.stopping.get() || self.switchover.borrow().is_some() {
             return Ok(false);
         }
         let Some(_ticket) = self.gate.try_enter() else { return Ok(false) };
@@ -114,7 +114,14 @@ impl Source {
             .acquire_many((weight >> 10).max(1) as u32)
             .await
             .map_err(|_| Error::State("the source is stopping".to_owned()))?;
-        let _ticket = self.gate.enter().await;
+        let _ticket = loop {
+            self.role_is_settled().await;
+            let ticket = self.gate.enter().await;
+            // Asked for while the gate was closed for a cut.
+            if self.switchover.borrow().is_none() {
+                break ticket;
+            }
+        };
         self.takes_writes()?;
         let locks = self
             .locks

@@ -223,6 +223,9 @@ pub struct ReplicaState {
     /// A former source: its content gives way.
     #[serde(default)]
     pub loser: Option<Loser>,
+    /// A former source that handed its role to the site that it follows now, which may not know it yet.
+    #[serde(default)]
+    pub relinquished: bool,
 }
 
 /// The operator's durable word that what this site holds beyond the common cut gives way to the source

@@ -14,4 +14,5 @@ mod oracle;
 mod refusals;
 mod rig;
 mod roles;
+mod switchover;
 mod unreadable;
