@@ -11,6 +11,7 @@ pub mod problem;
 pub mod reach;
 pub mod relationship;
 pub mod replica;
+pub mod serve;
 pub mod show;
 pub mod source;
 pub mod status;

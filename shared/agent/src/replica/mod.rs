@@ -2,10 +2,12 @@
 
 mod dial;
 mod load;
+mod promote;
 mod status;
 mod verbs;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,17 @@ use replication::state::Role;
 use site::Problem;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
+use wire::link::Listener;
 
 use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication};
+use crate::serve::RoleEnd;
+use crate::source::ANSWERS;
 use crate::{Events, Relationship};
 
 pub use load::{LoadAnswer, LoadArguments};
+pub use promote::{PromoteAnswer, PromoteArguments};
 
 /// How to serve.
 #[derive(Clone)]
@@ -41,6 +47,8 @@ pub struct ReplicaOptions {
     pub follow: FollowSettings,
     /// The longest pause between attempts.
     pub max_pause: Duration,
+    /// Where a source that was this site's secondary dials in, when no address of it is known.
+    pub listen: Vec<SocketAddr>,
 }
 
 impl Default for ReplicaOptions {
@@ -52,6 +60,7 @@ impl Default for ReplicaOptions {
             accept_touched: false,
             follow: FollowSettings::default(),
             max_pause: Duration::from_secs(60),
+            listen: Vec::new(),
         }
     }
 }
@@ -70,6 +79,8 @@ pub struct ReplicaAgent {
     /// Set while a load has the base for itself.
     loading: Cell<bool>,
     wake: Notify,
+    role_changed: Notify,
+    door: RefCell<Option<Rc<Mutex<Listener>>>>,
     shown: RefCell<Option<Shown>>,
     _lock: DirLock,
 }
@@ -117,6 +128,8 @@ impl ReplicaAgent {
             load: RefCell::default(),
             loading: Cell::new(false),
             wake: Notify::new(),
+            role_changed: Notify::new(),
+            door: RefCell::default(),
             shown: RefCell::default(),
             _lock: lock,
         }))
@@ -132,7 +145,8 @@ impl ReplicaAgent {
         self: &Rc<Self>,
         shutdown: Shutdown,
         ready: impl FnOnce(),
-    ) -> Result<(), Problem> {
+    ) -> Result<RoleEnd, Problem> {
+        self.open_door()?;
         let snapshot = Arc::new(site::control::Snapshot::default());
         let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
@@ -140,14 +154,26 @@ impl ReplicaAgent {
         ready();
         let outcome = tokio::select! {
             biased;
-            () = shutdown.wait() => Ok(()),
+            () = shutdown.wait() => Ok(RoleEnd::Stopped),
+            () = self.role_changed.notified() => Ok(RoleEnd::RoleChanged),
             outcome = self.follow_forever() => outcome,
         };
         self.events.note("stopping");
         publisher.abort();
+        if matches!(outcome, Ok(RoleEnd::RoleChanged)) {
+            // Whoever asked for it gets the answer.
+            tokio::time::sleep(ANSWERS).await;
+            drop(control);
+            return outcome;
+        }
         drop(control);
         let stopped = self.replica.stop().await.map_err(|e| of_replication(&e));
-        outcome.and(stopped)
+        outcome.and_then(|end| stopped.map(|()| end))
+    }
+
+    /// The role.
+    pub fn replica(&self) -> &Rc<Replica> {
+        &self.replica
     }
 
     /// Stops cleanly without having served.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 use site::Problem;
 
+use super::promote::PromoteArguments;
 use super::{LoadArguments, ReplicaAgent};
 use crate::control::{Daemon, arguments, unknown};
 
@@ -25,6 +26,7 @@ impl Daemon for ReplicaAgent {
                 // It may take days: the answer comes at once, status shows how far it is.
                 self.begin_load(arguments).map(|()| json!({ "begun": true }))
             }
+            "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),

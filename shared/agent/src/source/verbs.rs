@@ -8,6 +8,7 @@ use site::Problem;
 
 use super::SourceAgent;
 use super::dump::DumpArguments;
+use super::roles::{RejoinArguments, SwitchoverArguments};
 use crate::control::{Daemon, arguments, unknown};
 
 impl Daemon for SourceAgent {
@@ -23,6 +24,8 @@ impl Daemon for SourceAgent {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
+            "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
+            "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),
