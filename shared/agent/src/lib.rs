@@ -6,6 +6,7 @@
 
 mod control;
 mod events;
+pub mod flags;
 mod passphrase;
 pub mod problem;
 pub mod reach;
@@ -15,6 +16,7 @@ pub mod serve;
 pub mod show;
 pub mod source;
 pub mod status;
+pub mod verbs;
 mod verdict;
 
 pub use events::Events;
