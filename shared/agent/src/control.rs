@@ -77,3 +77,8 @@ pub(crate) fn arguments<T: DeserializeOwned>(body: Value) -> Result<T, Problem> 
 pub(crate) fn unknown(verb: &str) -> Problem {
     refused("unknown-verb", format!("there is no verb `{verb}` here"))
 }
+
+/// The answer to a verb of the other role.
+pub(crate) fn other_role(verb: &str, is: &str, wanted: &str) -> Problem {
+    refused("role", format!("`{verb}` is for a {wanted}, and this site is the {is}"))
+}

@@ -8,7 +8,7 @@ use site::Problem;
 
 use super::promote::PromoteArguments;
 use super::{LoadArguments, ReplicaAgent};
-use crate::control::{Daemon, arguments, unknown};
+use crate::control::{Daemon, arguments, other_role, unknown};
 
 impl Daemon for ReplicaAgent {
     fn control_socket(&self) -> PathBuf {
@@ -27,6 +27,9 @@ impl Daemon for ReplicaAgent {
                 self.begin_load(arguments).map(|()| json!({ "begun": true }))
             }
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
+            "dump" | "dump-cancel" | "switchover" | "rejoin" => {
+                Err(other_role(verb, "replica", "source"))
+            }
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),

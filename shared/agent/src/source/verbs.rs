@@ -9,7 +9,7 @@ use site::Problem;
 use super::SourceAgent;
 use super::dump::DumpArguments;
 use super::roles::{RejoinArguments, SwitchoverArguments};
-use crate::control::{Daemon, arguments, unknown};
+use crate::control::{Daemon, arguments, other_role, unknown};
 
 impl Daemon for SourceAgent {
     fn control_socket(&self) -> PathBuf {
@@ -26,6 +26,7 @@ impl Daemon for SourceAgent {
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
             "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
+            "promote" | "load" => Err(other_role(verb, "source", "replica")),
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),

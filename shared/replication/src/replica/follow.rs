@@ -234,8 +234,8 @@ impl Following<'_> {
             && self.theirs.relinquished
             && self.replica.is_consistent();
         // The giving way made a cut of its own, with nothing before it.
-        let theirs = self.theirs.lineage.cuts().iter().rev();
-        let at = theirs.skip_while(|cut| cut.reason == CutReason::Handover).next()?;
+        let mut theirs = self.theirs.lineage.cuts().iter().rev();
+        let at = theirs.find(|cut| cut.reason != CutReason::Handover)?;
         (handed && at.id == head).then_some(head)
     }
 

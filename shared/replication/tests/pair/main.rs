@@ -13,6 +13,7 @@ mod media;
 mod oracle;
 mod refusals;
 mod rig;
+mod role_histories;
 mod roles;
 mod switchover;
 mod unreadable;
