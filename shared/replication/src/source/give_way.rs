@@ -70,6 +70,11 @@ impl Source {
         for session in self.sessions.borrow().iter() {
             session.end(Ended::Cancelled);
         }
+        if relinquished && !self.open_layer().is_empty() {
+            // Somebody was in the gate when it looked quiet: the roles stay.
+            self.stopping.set(false);
+            return Err(Error::State("something was written after the last catch-up".to_owned()));
+        }
         // The base under the cut (rule 11), then its bits, then the one record of cut and role.
         self.tracker.settle().await?;
         self.flush().await?;

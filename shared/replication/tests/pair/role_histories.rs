@@ -201,7 +201,6 @@ impl World {
             // one was told.
             let other = self.told[1 - site].clone();
             self.told[site] = if forced { Content::new() } else { other };
-            self.check_told(site).await;
         }
     }
 
@@ -212,22 +211,33 @@ impl World {
             return;
         };
         let (source, to) = (source.clone(), self.identity(1 - site).to_string());
+        let writing = source.clone();
         let once = std::mem::replace(&mut self.pair.follow.once, false);
         let handing = tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let limit = Duration::from_secs(20);
             source.switchover(&to, limit, Path::new(JOURNAL)).await.is_ok()
         });
+        // An application writes all the while.
+        let client = tokio::task::spawn_local(client(writing.clone(), self.random.split()));
         // A session that nothing ends is cut after a while.
-        let _ = tokio::time::timeout(Duration::from_secs(60), self.meet(bytes)).await;
+        drop(tokio::time::timeout(Duration::from_secs(60), self.meet(bytes)).await);
         let handed = handing.await.unwrap();
         self.pair.follow.once = once;
+        let acknowledged = client.await.unwrap();
+        if !handed {
+            drop(writing.flush().await);
+        }
+        drop(writing);
+        self.told[site].extend(acknowledged.clone());
         if handed {
             self.count("switched over");
+            self.told[1 - site].extend(acknowledged);
         }
         for site in 0..2 {
             // Whoever changed its role, or was let down in the middle, starts anew.
             self.start(site).await;
+            self.check_told(site).await;
         }
     }
 
@@ -287,6 +297,21 @@ impl World {
         self.forced = false;
         self.count("healed");
     }
+}
+
+/// Writes until it is refused or has written enough; gives what was acknowledged.
+async fn client(source: Rc<Source>, mut random: SplitMix64) -> Content {
+    let mut acknowledged = Content::new();
+    for round in 0..80u8 {
+        tokio::time::sleep(Duration::from_micros(random.below(4_000))).await;
+        let (volume, grain, value) = (0, random.below(24), 1 + (round * 3) % 250);
+        let data = Change::Data(vec![value; GRAIN as usize].into());
+        if source.clone().write(VolumeId(volume), grain * GRAIN, data, false).await.is_err() {
+            break;
+        }
+        acknowledged.insert((volume, grain), value);
+    }
+    acknowledged
 }
 
 async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
