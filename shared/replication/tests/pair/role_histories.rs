@@ -213,8 +213,9 @@ impl World {
         let (source, to) = (source.clone(), self.identity(1 - site).to_string());
         let writing = source.clone();
         let once = std::mem::replace(&mut self.pair.follow.once, false);
+        let asked = Duration::from_micros(self.random.below(120_000));
         let handing = tokio::task::spawn_local(async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(asked).await;
             let limit = Duration::from_secs(20);
             source.switchover(&to, limit, Path::new(JOURNAL)).await.is_ok()
         });
@@ -326,6 +327,9 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
     pair.seed(&source).await;
     source.flush().await.unwrap();
     let replica = pair.start_replica().await.unwrap();
+    let latency = Duration::ZERO..Duration::from_micros(random.below(1_500));
+    pair.source_machine.set_latency(latency.clone());
+    pair.replica_machine.set_latency(latency);
     let sites = [Site::Source(source), Site::Replica(replica)];
     let told = [told, Content::new()];
     let mut world =
