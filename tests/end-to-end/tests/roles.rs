@@ -41,6 +41,10 @@ fn secondary_status(sites: &Sites) -> Value {
     status(sites, sites.secondary(["status", "job"]))
 }
 
+fn status_of(sites: &Sites, site: usize) -> Value {
+    if site == 0 { primary_status(sites) } else { secondary_status(sites) }
+}
+
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     wait_for(what, Duration::from_secs(90), || done().then_some(()));
 }
@@ -103,6 +107,83 @@ fn failover_and_failback() {
     wait_in_step(&sites);
     assert_eq!(secondary_status(&sites)["role"], "replica");
     assert_eq!(primary_status(&sites)["role"], "source");
+}
+
+/// `docs/operations/roles.md`, command by command, with what happens between them.
+#[test]
+fn the_page_on_roles_is_right() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/roles.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let (sites, primary) = Sites::in_step(64);
+    drop(primary);
+    let mut running: [Option<Process>; 2] = [None, None];
+    let mut ran = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+        println!("{line}");
+        ran += 1;
+        let site = usize::from(line.starts_with("secondary-agent"));
+        if line.contains("--dry-run") {
+            // "The source is gone", with nothing that the replica does not have.
+            wait_in_step(&sites);
+            running[0].as_mut().expect("it runs").kill_9();
+            wait_until("the secondary notices", || {
+                secondary_status(&sites).pointer("/peers/0/connected") == Some(&Value::Bool(false))
+            });
+        }
+        if line.contains(" rejoin NAME --discard-local") {
+            split(&sites, &mut running);
+        } else if line.contains(" rejoin ") {
+            wait_until("it is fenced", || primary_status(&sites)["state"] == "fenced");
+        }
+        if line.contains(" switchover ") {
+            wait_in_step(&sites);
+            wait_until("they are connected", || {
+                status_of(&sites, site).pointer("/peers/0/connected") == Some(&Value::Bool(true))
+            });
+        }
+        let line = line
+            .replace("/run/NAME.sock", &sites.socket().display().to_string())
+            .replace("/run/NAME-copy.sock", &secondary_socket(&sites).display().to_string())
+            .replace("0.0.0.0:7420", &sites.address().to_string())
+            .replace("NAME", "job");
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let command = if site == 0 { sites.primary(&words) } else { sites.secondary(&words) };
+        if line.contains(" serve ") {
+            let name = if site == 0 { "primary" } else { "secondary" };
+            running[site] = Some(Process::start(command, sites.folder(), name));
+            wait_until("it runs", || status_of(&sites, site)["running"] == true);
+            continue;
+        }
+        assert!(!sites.ok(command).trim().is_empty(), "{line} says nothing");
+        if line.contains(" switchover ") || line.ends_with("promote job") {
+            let (socket, written) = match line.contains("secondary-agent switchover") {
+                true => (sites.socket(), "write -P 41 1M 64k"),
+                false => (secondary_socket(&sites), "write -P 42 2M 64k"),
+            };
+            wait_until("the other site serves", || io(&socket, written));
+        }
+    }
+    wait_in_step(&sites);
+    assert!(ran >= 14, "only {ran} commands were found");
+}
+
+/// Makes a split brain: the primary, being the source, is stopped for a while.
+fn split(sites: &Sites, running: &mut [Option<Process>; 2]) {
+    wait_in_step(sites);
+    let primary = running[0].as_mut().expect("it runs");
+    primary.suspend();
+    wait_until("the secondary notices", || {
+        secondary_status(sites).pointer("/peers/0/connected") == Some(&Value::Bool(false))
+    });
+    sites.ok(sites.secondary(["promote", "job"]));
+    wait_until("it serves", || io(&secondary_socket(sites), "write -P 51 3M 64k"));
+    running[0].as_mut().expect("it runs").resume();
+    assert!(io(&sites.socket(), "write -P 52 4M 64k"));
+    wait_until("both sites know", || {
+        let rule = |status: Value| status.pointer("/peers/0/rule").cloned();
+        let both = [rule(primary_status(sites)), rule(secondary_status(sites))];
+        both.iter().all(|rule| *rule == Some("split-brain".into()))
+    });
 }
 
 #[test]
