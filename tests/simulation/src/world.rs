@@ -335,6 +335,7 @@ impl World {
             run: RunRecord::default(),
             replica: (site == Site::Replica)
                 .then(|| ReplicaState { source, ..ReplicaState::default() }),
+            promoted: None,
         }
     }
 
