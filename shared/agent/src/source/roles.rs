@@ -64,11 +64,11 @@ impl SourceAgent {
     ) -> Result<Value, Problem> {
         let met = {
             let links = self.links.borrow();
-            let met = links.iter().filter_map(|(identity, slot)| {
+            let mut met = links.iter().filter_map(|(identity, slot)| {
                 let verdict = slot.progress.verdict.borrow().clone()?;
                 two_sources(&verdict).then(|| (identity.clone(), verdict))
             });
-            met.last()
+            met.next_back()
         };
         let Some((identity, verdict)) = met else {
             return Err(refused(
@@ -124,11 +124,11 @@ impl SourceAgent {
     /// The rule of the last attach with another source.
     pub(super) fn two_sources(&self) -> Option<Rule> {
         let links = self.links.borrow();
-        let rules = links.values().filter_map(|slot| {
+        let mut rules = links.values().filter_map(|slot| {
             let verdict = slot.progress.verdict.borrow();
             verdict.as_ref().filter(|v| two_sources(v)).map(|v| v.rule)
         });
-        rules.last()
+        rules.next_back()
     }
 }
 
