@@ -30,7 +30,7 @@ enum Verb {
     /// Make a relationship and its ticket
     Init(verbs::init::Arguments),
     /// Serve the volumes and record changes until stopped
-    Serve(agent::verbs::serve::Arguments),
+    Serve(Box<agent::verbs::serve::Arguments>),
     /// Copy the volumes onto media while applications write
     Dump(verbs::dump::Arguments),
     /// Show the relationship's state
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         match arguments.verb {
             Verb::Identity(a) => agent::verbs::identity::run(verb, a).await,
             Verb::Init(a) => verbs::init::run(verb, a).await,
-            Verb::Serve(a) => agent::verbs::serve::run(verb, a).await,
+            Verb::Serve(a) => agent::verbs::serve::run(verb, *a).await,
             Verb::Dump(a) => verbs::dump::run(verb, a).await,
             Verb::Status(a) => agent::verbs::status::run(verb, a).await,
             Verb::Plan(a) => agent::verbs::plan::run(verb, a).await,

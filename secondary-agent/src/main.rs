@@ -30,7 +30,7 @@ enum Verb {
     /// Make the replica of a relationship from its ticket
     Init(verbs::init::Arguments),
     /// Follow the primary: pull what changed, again and again; or serve, once promoted
-    Serve(agent::verbs::serve::Arguments),
+    Serve(Box<agent::verbs::serve::Arguments>),
     /// Load shipped media
     Load(verbs::load::Arguments),
     /// Show the relationship's state
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         match arguments.verb {
             Verb::Identity(a) => agent::verbs::identity::run(verb, a).await,
             Verb::Init(a) => verbs::init::run(verb, a).await,
-            Verb::Serve(a) => agent::verbs::serve::run(verb, a).await,
+            Verb::Serve(a) => agent::verbs::serve::run(verb, *a).await,
             Verb::Load(a) => verbs::load::run(verb, a).await,
             Verb::Status(a) => agent::verbs::status::run(verb, a).await,
             Verb::Plan(a) => agent::verbs::plan::run(verb, a).await,

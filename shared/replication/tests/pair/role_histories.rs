@@ -163,8 +163,8 @@ impl World {
         }
         cable.cut();
         sessions.iter().for_each(|session| session.abort());
-        for site in 0..2 {
-            if let Some(Ok(FollowEnd::Relinquished(_))) = ends[site] {
+        for (site, end) in ends.iter().enumerate() {
+            if let Some(Ok(FollowEnd::Relinquished(_))) = end {
                 self.promote(site, false).await;
             }
         }
