@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`, `sim`, `soak`, `fuzz`.
+//! The tasks of this repository: `cargo xtask test`, `tidy`, `bench`, `demo`, `sim`, `soak`, `fuzz`, `mutants`.
 //!
 //! They need nothing but Rust and, for the tests, a few Debian packages that are installed when
 //! they are missing (`tools.rs`). Nothing here ships with the product.
@@ -7,6 +7,7 @@ mod advisories;
 mod check;
 mod fuzz;
 mod licences;
+mod mutants;
 mod release;
 mod suite;
 mod tidy;
@@ -42,6 +43,7 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         "sim" => release::sim(&workspace, rest),
         "soak" => release::soak(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
+        "mutants" => mutants::run(&workspace, rest),
         "help" | "--help" | "-h" => {
             print!("{}", help());
             Ok(())
@@ -70,6 +72,8 @@ fn help() -> String {
       hours (1); release build, as root
   fuzz [TARGET...] [--seconds N] | --replay TARGET FILE | --seeds
       hostile bytes for every parser, guided by coverage, release build
+  mutants [NAME...] [--list | --check]
+      deliberate faults, each of which a named test has to find
 ",
         check::list()
     )

@@ -6,9 +6,13 @@
 mod carry_over;
 mod catch_up;
 mod chaos;
+mod commit;
 mod compare;
+mod dumps;
+mod export;
 mod faults;
 mod hostile;
+mod loads;
 mod media;
 mod oracle;
 mod refusals;

@@ -22,10 +22,8 @@ pub fn medium(number: u32) -> PathBuf {
     PathBuf::from(format!("/media/{number}"))
 }
 
-/// Dumps the source to so many media.
-pub async fn dump(pair: &Pair, source: &Rc<Source>, media: u32) -> replication::Result<DumpEnd> {
-    let ctx = pair.source_machine.context();
-    ctx.storage.create_dir("/media".as_ref()).await.unwrap();
+/// What is asked of a dump to so many media.
+pub fn request(pair: &Pair, media: u32) -> DumpRequest {
     let saved = SavedOptions {
         segment_bytes: 64 << 10,
         level: None,
@@ -40,8 +38,14 @@ pub async fn dump(pair: &Pair, source: &Rc<Source>, media: u32) -> replication::
     };
     let keys = pair.source_keys.clone();
     let options = DumpOptions { saved, recipients: Vec::new(), keys, ticket: String::new() };
-    let request = DumpRequest { media: (1..=media).map(medium).collect(), options };
-    let job = DumpJob::begin(source, request).await?;
+    DumpRequest { media: (1..=media).map(medium).collect(), options }
+}
+
+/// Dumps the source to so many media.
+pub async fn dump(pair: &Pair, source: &Rc<Source>, media: u32) -> replication::Result<DumpEnd> {
+    let ctx = pair.source_machine.context();
+    ctx.storage.create_dir("/media".as_ref()).await.unwrap();
+    let job = DumpJob::begin(source, request(pair, media)).await?;
     job.run().await
 }
 

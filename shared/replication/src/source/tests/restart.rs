@@ -1,6 +1,8 @@
 //! What a start takes up again.
 
-use disk::simulated::{Crash, Fault, SimMachine};
+use std::time::Duration;
+
+use disk::simulated::{Crash, Fault, OpKind, SimMachine};
 
 use super::*;
 
@@ -94,4 +96,46 @@ fn used() -> GrainSet {
         set.insert(VolumeId(0), index);
     }
     set
+}
+
+/// A cut whose bits are still being synced, and whose record an application's flush and somebody else's save
+/// have put on the disk, is killed; the start after that empties the region map, and then the power fails.
+#[test]
+fn a_closed_layer_of_a_killed_process_is_synced_by_the_next() {
+    for seed in 0..30 {
+        run(async {
+            let site = Site::new(seed).await;
+            let source = site.start().await.unwrap();
+            let held = cut(&source).await.unwrap();
+            publish(&source, held).await.unwrap();
+            for index in [9, 700, 1500] {
+                write_grain(&source, 0, index, 1).await.unwrap();
+            }
+            site.machine.set_fault_hook(|op| match op.kind {
+                OpKind::Sync if op.path.extension().is_some_and(|ending| ending == "ghm") => {
+                    Fault::Slow(Duration::from_secs(9))
+                }
+                _ => Fault::None,
+            });
+            let cutting = tokio::task::spawn_local({
+                let source = source.clone();
+                async move { drop(cut(&source).await) }
+            });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!cutting.is_finished() && source.head() != Some(held), "not in the middle");
+            source.flush().await.unwrap();
+            source.store().save().await.unwrap();
+            cutting.abort();
+            drop(source);
+            site.machine.clear_fault_hook();
+            site.machine.crash_seeded(Crash::Kill, seed);
+            drop(site.start().await.unwrap());
+            site.machine.crash_seeded(Crash::PowerCut, seed);
+            let source = site.start().await.unwrap();
+            let known = written_since(&source, held).await.unwrap();
+            for index in [9, 700, 1500] {
+                assert!(known.contains(VolumeId(0), index), "{index}");
+            }
+        });
+    }
 }
