@@ -188,12 +188,17 @@ impl Pair {
         writer.wait_for_writes(writes, SOON);
         let weather = Weather::start(self.proxy.clone(), self.random.bits());
         let mut secondary = self.follow();
-        let dump = self.one_in(8).then(|| {
+        let mut dump = self.one_in(8).then(|| {
             let medium = self.sites.medium(3);
             (self.start_dump(std::slice::from_ref(&medium), "fuzzy"), medium)
         });
         self.moment();
-        match self.random.below(4) {
+        let whom = self.random.below(4);
+        if let (Some((process, _)), 0 | 2 | 3) = (&mut dump, whom) {
+            // One that finds no agent makes the dump itself, and holds the relationship meanwhile.
+            process.kill_9();
+        }
+        match whom {
             0 => {
                 self.primary.kill_9();
                 tally.kill("primary");
