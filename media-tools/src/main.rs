@@ -40,14 +40,9 @@ enum Verb {
 fn main() -> ExitCode {
     install_panic_hook("media-tools", "The media were only read.", OnPanic::Exit);
     let arguments = Arguments::parse();
-    let printer = arguments.global.printer();
-    if let Err(e) = arguments.global.start_log("error") {
-        return printer.problem(&Problem::from(&e)).into();
-    }
     let global = arguments.global.clone();
-    let out = printer.clone();
-    let outcome = site::runtime::run(|ctx, shutdown| async move {
-        let verb = verbs::Context { ctx, global, printer: out };
+    site::program::run(&global.clone(), "error", |ctx, shutdown, printer| async move {
+        let verb = verbs::Context { ctx, global, printer };
         let work = async {
             match arguments.verb {
                 Verb::List(a) => verbs::list::run(verb, a).await,
@@ -65,12 +60,5 @@ fn main() -> ExitCode {
             }
             outcome = work => outcome,
         }
-    });
-    let outcome = outcome.unwrap_or_else(|e| {
-        Err(Problem::new("runtime", format!("the program did not start: {e}"), Exit::OPERATOR))
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => printer.problem(&problem).into(),
-    }
+    })
 }

@@ -5,9 +5,9 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use site::Problem;
 use site::options::GlobalOptions;
 use site::runtime::{OnPanic, install_panic_hook};
-use site::{Exit, Problem};
 
 /// Why not the system's: `docs/decisions/0092-mimalloc.md`.
 #[global_allocator]
@@ -26,17 +26,23 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Print this site's identity; make its keys on first use
-    Identity(verbs::identity::Arguments),
+    Identity(agent::verbs::identity::Arguments),
     /// Make a relationship and its ticket
     Init(verbs::init::Arguments),
     /// Serve the volumes and record changes until stopped
-    Serve(verbs::serve::Arguments),
+    Serve(Box<agent::verbs::serve::Arguments>),
     /// Copy the volumes onto media while applications write
     Dump(verbs::dump::Arguments),
     /// Show the relationship's state
-    Status(verbs::status::Arguments),
+    Status(agent::verbs::status::Arguments),
     /// Show what the next step will move, and why
-    Plan(verbs::plan::Arguments),
+    Plan(agent::verbs::plan::Arguments),
+    /// Hand the role over to the other site, planned, with nothing lost
+    Switchover(agent::verbs::switchover::Arguments),
+    /// Make this replica the source, because the source is gone
+    Promote(agent::verbs::promote::Arguments),
+    /// Make this source a replica of the other one, which was promoted
+    Rejoin(agent::verbs::rejoin::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,29 +52,20 @@ fn main() -> ExitCode {
         OnPanic::Exit,
     );
     let arguments = Arguments::parse();
-    let printer = arguments.global.printer();
-    if let Err(e) = arguments.global.start_log("warn") {
-        return printer.problem(&Problem::from(&e)).into();
-    }
     let global = arguments.global.clone();
-    let out = printer.clone();
-    let outcome = site::runtime::run(|ctx, shutdown| async move {
+    site::program::run(&global.clone(), "warn", |ctx, shutdown, printer| async move {
         let state = global.state_dir().map_err(|e| Problem::from(&e))?;
-        let verb = verbs::Context { ctx, state, printer: out, shutdown };
+        let verb = verbs::Context { ctx, state, printer, shutdown };
         match arguments.verb {
-            Verb::Identity(a) => verbs::identity::run(verb, a).await,
+            Verb::Identity(a) => agent::verbs::identity::run(verb, a).await,
             Verb::Init(a) => verbs::init::run(verb, a).await,
-            Verb::Serve(a) => verbs::serve::run(verb, a).await,
+            Verb::Serve(a) => agent::verbs::serve::run(verb, *a).await,
             Verb::Dump(a) => verbs::dump::run(verb, a).await,
-            Verb::Status(a) => verbs::status::run(verb, a).await,
-            Verb::Plan(a) => verbs::plan::run(verb, a).await,
+            Verb::Status(a) => agent::verbs::status::run(verb, a).await,
+            Verb::Plan(a) => agent::verbs::plan::run(verb, a).await,
+            Verb::Switchover(a) => agent::verbs::switchover::run(verb, a).await,
+            Verb::Promote(a) => agent::verbs::promote::run(verb, a).await,
+            Verb::Rejoin(a) => agent::verbs::rejoin::run(verb, a).await,
         }
-    });
-    let outcome = outcome.unwrap_or_else(|e| {
-        Err(Problem::new("runtime", format!("the program did not start: {e}"), Exit::OPERATOR))
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => printer.problem(&problem).into(),
-    }
+    })
 }

@@ -15,7 +15,7 @@ use site::location::Name;
 use site::{Exit, Problem};
 
 use super::Context;
-use super::serve::{duration, size};
+use agent::flags::{duration, size};
 
 /// Flags of `dump`.
 #[derive(clap::Args)]

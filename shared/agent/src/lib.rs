@@ -4,15 +4,19 @@
 //! crates below offer (roles, NBD server, links, media, control socket) and turns their errors into
 //! prose; it decides nothing about replication.
 
+mod control;
 mod events;
+pub mod flags;
 mod passphrase;
 pub mod problem;
 pub mod reach;
 pub mod relationship;
 pub mod replica;
+pub mod serve;
 pub mod show;
 pub mod source;
 pub mod status;
+pub mod verbs;
 mod verdict;
 
 pub use events::Events;

@@ -42,7 +42,7 @@ pub(crate) fn advice(rule: Rule) -> Option<&'static str> {
              `secondary-agent serve NAME --compare` names the replica as the loser",
         ),
         Rule::SplitBrain | Rule::Promoted | Rule::IdlePromotion | Rule::Diverged => {
-            Some("both sites are sources: nothing moves until one of them is named as the loser")
+            Some("both sites are sources: `rejoin` at the one that is to give way")
         }
     }
 }

@@ -13,6 +13,7 @@ mod ids;
 pub mod lineage;
 mod run;
 mod set;
+mod zero;
 
 pub use error::Error;
 pub use error_class::ErrorClass;
@@ -21,3 +22,4 @@ pub use ids::{CutId, IdError, LayerId, RelationshipId, SessionId, SetId};
 pub use lineage::{Cut, CutReason, Layer, LayerName, Lineage, Position};
 pub use run::{Content, GrainData, Run};
 pub use set::{ChunkCursor, GrainSet, GrainSetDecoder};
+pub use zero::is_zero;

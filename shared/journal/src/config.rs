@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use crate::Error;
 use crate::layout::{MIN_SEGMENT_BYTES, RECORDS_START};
 
+/// A segment that takes any record: its payload is one grain of the largest size at most.
+const LEAST_SEGMENT: u64 = 5 << 20;
+
 /// Place and limits of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -32,6 +35,21 @@ impl Config {
         }
     }
 
+    /// A journal of at most `max_bytes`, in segments of an eighth of that, but no more than 64 MiB each and
+    /// no less than what takes any record; so the least is 20 MiB, and a smaller limit counts as that.
+    pub fn limited(dir: impl Into<PathBuf>, max_bytes: u64) -> Self {
+        let config = Config::new(dir);
+        let segment_bytes =
+            (max_bytes / 8 / 4096 * 4096).clamp(LEAST_SEGMENT, config.segment_bytes);
+        Config { segment_bytes, max_bytes: max_bytes.max(4 * segment_bytes), ..config }
+    }
+
+    /// The journal of a process that appends nothing: it takes what another one left, whatever its limit, and
+    /// begins no segment that would break a limit that it does not know.
+    pub fn at_rest(dir: impl Into<PathBuf>) -> Self {
+        Config { segment_bytes: LEAST_SEGMENT, ..Config::new(dir) }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         if self.segment_bytes < MIN_SEGMENT_BYTES || !self.segment_bytes.is_multiple_of(4096) {
             return Err(Error::Config(format!(
@@ -56,5 +74,25 @@ impl Config {
     /// Bytes of records that a segment takes.
     pub(crate) fn capacity(&self) -> u64 {
         self.segment_bytes - RECORDS_START
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{MAX_PAYLOAD, stride};
+
+    #[test]
+    fn a_limit_is_kept_down_to_the_least_journal() {
+        let limited = |max_bytes| Config::limited("/journal", max_bytes);
+        assert_eq!(limited(4 << 30), Config::new("/journal"));
+        for max_bytes in [0, 1, 20 << 20, (20 << 20) + 1, 100_000_000, 1 << 29, 1 << 40] {
+            let config = limited(max_bytes);
+            config.validate().unwrap();
+            assert!(Config::at_rest("/journal").segment_bytes <= config.segment_bytes);
+            assert_eq!(config.max_bytes, max_bytes.max(20 << 20));
+            assert!(config.max_segments() * config.segment_bytes <= config.max_bytes);
+            assert!(config.capacity() >= stride(MAX_PAYLOAD), "{config:?}");
+        }
     }
 }

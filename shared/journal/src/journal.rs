@@ -233,6 +233,14 @@ impl Journal {
         self.state.borrow().data_room(&self.config)
     }
 
+    /// Bytes of records that a new session may append when they hold `payload` bytes each, and are `records`
+    /// at most. Unlike in [`Journal::room`], what its commit will need is taken off as well, and what its
+    /// records leave at the end of each segment: a record does not go on in the next one.
+    pub fn room_for(&self, payload: u64, records: u64) -> u64 {
+        let stride = crate::record::stride(payload).min(self.config.capacity());
+        self.state.borrow().room_for(&self.config, stride, records)
+    }
+
     /// Figures for the operator.
     pub fn stats(&self) -> Stats {
         let state = self.state.borrow();

@@ -34,6 +34,13 @@ pub(crate) const MARK_LEN: usize = 64;
 /// Drawn afresh for every segment; goes into the checksum of everything in it.
 pub(crate) type Nonce = [u8; 16];
 
+/// False for a number of a segment or commit that no journal reaches: what carries it was not written by
+/// us, though its checksum fits, and reckoning with it would overflow. Records are held to it as headers
+/// are: a number taken from a record goes into the next segment's header.
+pub(crate) fn is_possible_counter(number: u64) -> bool {
+    number < 1 << 62
+}
+
 /// The segment before this one, as its successor knew it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Previous {
@@ -57,12 +64,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Counters that no journal reaches: what carries them was not written by us, though its checksum
-    /// fits, and reckoning with them would overflow.
-    const BEYOND: u64 = 1 << 62;
-
     fn is_possible(&self) -> bool {
-        self.applied < Self::BEYOND && self.low < Self::BEYOND && self.newest < Self::BEYOND
+        [self.applied, self.low, self.newest].into_iter().all(is_possible_counter)
     }
 
     /// Each field at its larger value.
@@ -135,7 +138,7 @@ impl SegmentHeader {
         let size = r.u64()?;
         let progress = Progress { applied: r.u64()?, low: r.u64()?, newest: r.u64()? };
         let geometry = r.array()?;
-        if number >= Progress::BEYOND || !progress.is_possible() {
+        if !is_possible_counter(number) || !progress.is_possible() {
             return None;
         }
         Some(HeaderFound::Good(SegmentHeader {

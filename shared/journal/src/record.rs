@@ -8,7 +8,7 @@
 use grain::{CutId, Run, SessionId, VolumeId};
 
 use crate::codec::{Reader, Writer, crc_of};
-use crate::layout::Nonce;
+use crate::layout::{Nonce, is_possible_counter};
 
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER: usize = 128;
@@ -139,6 +139,11 @@ impl RecordHeader {
         bytes
     }
 
+    /// Whether a header may begin with these bytes.
+    pub(crate) fn may_begin(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC.to_le_bytes())
+    }
+
     /// The header at `offset` of the segment with this nonce, if these bytes are one.
     pub(crate) fn decode(bytes: &[u8], nonce: &Nonce, offset: u64) -> Option<RecordHeader> {
         let bytes = bytes.get(..RECORD_HEADER)?;
@@ -171,7 +176,9 @@ impl RecordHeader {
             digest: r.array()?,
         };
         let fits = header.offset == offset && u64::from(payload) <= MAX_PAYLOAD;
-        fits.then_some(header)
+        let commit = if kind == Kind::Commit { sequence } else { 0 };
+        let possible = is_possible_counter(header.newest_commit) && is_possible_counter(commit);
+        (fits && possible).then_some(header)
     }
 }
 

@@ -88,7 +88,7 @@ async fn next_header(
     limit: u64,
     durable: u64,
 ) -> io::Result<Option<u64>> {
-    let mut at = from + ALIGN;
+    let mut at = window.skip(from + ALIGN, limit);
     while at + RECORD_HEADER as u64 <= limit {
         if let Some(header) = window.header(at, limit).await? {
             let proven = from < durable && at < durable || header.durable > from;
@@ -96,7 +96,7 @@ async fn next_header(
                 return Ok(Some(at));
             }
         }
-        at += ALIGN;
+        at = window.skip(at + ALIGN, limit);
     }
     Ok(None)
 }
@@ -149,6 +149,14 @@ impl Window<'_> {
     fn get(&self, at: u64) -> Option<&[u8]> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
         self.bytes.get(from..from + RECORD_HEADER)
+    }
+
+    /// The first place from `at` on where a header may begin, as far as what was read ahead tells.
+    fn skip(&self, mut at: u64, limit: u64) -> u64 {
+        while at < limit && self.get(at).is_some_and(|bytes| !RecordHeader::may_begin(bytes)) {
+            at += ALIGN;
+        }
+        at
     }
 
     /// Reads ahead from `at`; where the disk cannot read, zeros stand for what it did not give.

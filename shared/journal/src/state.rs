@@ -155,22 +155,34 @@ impl State {
     }
 
     /// Segments that data must leave free so that every session can be committed.
-    fn reserved_segments(&self, config: &Config) -> u64 {
-        let manifests = self.open_records * MANIFEST_PER_RECORD
-            + self.sessions.len() as u64 * MANIFEST_PER_SESSION;
+    fn reserved_segments(&self, config: &Config, sessions: u64, records: u64) -> u64 {
+        let manifests = (self.open_records + records) * MANIFEST_PER_RECORD
+            + (self.sessions.len() as u64 + sessions) * MANIFEST_PER_SESSION;
         1 + manifests.div_ceil(config.capacity() / 2)
     }
 
     /// The most live segments while data is appended.
     pub(crate) fn data_segments(&self, config: &Config) -> u64 {
-        config.max_segments().saturating_sub(self.reserved_segments(config))
+        config.max_segments().saturating_sub(self.reserved_segments(config, 0, 0))
     }
 
     /// Bytes of records that may still be appended.
     pub(crate) fn data_room(&self, config: &Config) -> u64 {
-        let live = self.segments.len() as u64;
-        match self.data_segments(config).checked_sub(live) {
-            Some(more) => more * config.capacity() + (self.current().bytes - self.tail),
+        self.room_in(self.data_segments(config), config, 1)
+    }
+
+    /// The same for a new session with so many records at most, of `stride` bytes each.
+    pub(crate) fn room_for(&self, config: &Config, stride: u64, records: u64) -> u64 {
+        let reserved = self.reserved_segments(config, 1, records);
+        self.room_in(config.max_segments().saturating_sub(reserved), config, stride.max(1))
+    }
+
+    /// Room in this many segments, live ones among them, for records of `stride` bytes.
+    fn room_in(&self, segments: u64, config: &Config, stride: u64) -> u64 {
+        let whole = |bytes: u64| bytes - bytes % stride;
+        let left = whole(self.current().bytes - self.tail);
+        match segments.checked_sub(self.segments.len() as u64) {
+            Some(more) => more * whole(config.capacity()) + left,
             None => 0,
         }
     }

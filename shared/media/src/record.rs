@@ -13,11 +13,11 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use grain::fingerprint::{FingerprintPlan, FingerprintSum};
-use grain::{Content, Geometry, GrainData, GrainSize, Run, VolumeId};
+use grain::{Content, Geometry, GrainData, GrainSize, Run, VolumeId, is_zero};
 
 use crate::fields::{BadField, Fields};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-use crate::root_digest::{RootSum, is_zero};
+use crate::root_digest::RootSum;
 use crate::seal::{Domain, Sealer, TAG_BYTES};
 
 /// The most payload of a record in bytes, unless a single grain is larger.

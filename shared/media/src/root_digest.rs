@@ -120,18 +120,6 @@ impl RootSum {
     }
 }
 
-/// Whether all bytes are zero. Compares the slice with itself shifted by 16 bytes, which the
-/// library turns into a wide compare.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    const STEP: usize = 16;
-    let head = bytes.get(..STEP.min(bytes.len())).unwrap_or_default();
-    head.iter().all(|&b| b == 0)
-        && match (bytes.get(STEP..), bytes.len().checked_sub(STEP).and_then(|n| bytes.get(..n))) {
-            (Some(later), Some(earlier)) => later == earlier,
-            _ => true,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use grain::{GrainSize, VolumeShape};
@@ -184,20 +172,5 @@ mod tests {
             root.to_hex().as_str(),
             "0872d3826475122d2f00fcc4717c49b57cfc261c2990e965a34e74839c598d6a"
         );
-    }
-
-    #[test]
-    fn zero_is_zero() {
-        for len in [0, 1, 15, 16, 17, 31, 32, 33, 65536] {
-            let mut bytes = vec![0; len];
-            assert!(is_zero(&bytes), "{len}");
-            for at in [0, len / 2, len.saturating_sub(1)] {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = 1;
-                    assert!(!is_zero(&bytes), "{len} {at}");
-                    bytes[at] = 0;
-                }
-            }
-        }
     }
 }

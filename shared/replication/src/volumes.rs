@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use disk::{Context, File, FileKind, OpenMode};
-use grain::{Content, Geometry, GrainData, Run, VolumeId};
+use grain::{Content, Geometry, GrainData, Run, VolumeId, is_zero};
 
 use crate::{Error, Result};
 
@@ -168,15 +168,6 @@ impl Volumes {
     }
 }
 
-/// True when all bytes are zero.
-///
-/// Compares the slice with itself shifted by 16 bytes, which the compiler turns into a `memcmp`:
-/// many times faster than a loop over words.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    let (head, tail) = bytes.split_at(bytes.len().min(16));
-    head.iter().all(|b| *b == 0) && tail == &bytes[..tail.len()]
-}
-
 /// Splits a run that was read into maximal runs of data and of zero grains.
 pub fn split_zeros(geometry: &Geometry, run: Run, bytes: Bytes) -> Vec<GrainData> {
     let grain = geometry.grain.bytes() as usize;
@@ -211,19 +202,6 @@ pub fn split_zeros(geometry: &Geometry, run: Run, bytes: Bytes) -> Vec<GrainData
 mod tests {
     use super::*;
     use grain::{GrainSize, VolumeShape};
-
-    #[test]
-    fn zero_test_sees_every_byte() {
-        for len in [0, 1, 15, 16, 17, 40, 4096, 5000] {
-            let mut bytes = vec![0; len];
-            assert!(is_zero(&bytes));
-            for i in 0..len {
-                bytes[i] = 1;
-                assert!(!is_zero(&bytes), "{i} of {len}");
-                bytes[i] = 0;
-            }
-        }
-    }
 
     #[test]
     fn runs_split_at_zero_grains() {

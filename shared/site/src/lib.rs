@@ -14,6 +14,7 @@ pub mod location;
 pub mod logging;
 pub mod options;
 pub mod printer;
+pub mod program;
 pub mod runtime;
 
 pub use error::{Error, Result};

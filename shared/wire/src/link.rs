@@ -28,7 +28,7 @@ mod socket;
 
 pub use counters::LinkCounters;
 pub use dial::{Dial, dial};
-pub use hello::{Terms, refusal};
+pub use hello::{Greeting, Terms, greet_as_dialer, greet_as_listener, refusal};
 pub use listen::{Incoming, Listen, Listener};
 pub use memory::{Cable, Calm, Direction, Fate, MemoryPair, SessionTask, Weather, memory_pair};
 use queue::{Queued, Shared};

@@ -81,8 +81,9 @@ pub fn pinned_client_config(
     Ok(Arc::new(config))
 }
 
-/// The Ed25519 public key in a certificate, if that is what it holds.
-pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+/// The Ed25519 public key in a certificate, if that is what it holds. Everything that a stranger shows
+/// comes through here, before it has proven anything.
+pub fn key_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let (rest, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
     let spki = parsed.public_key();
     let is_ed25519 = spki.algorithm.algorithm == x509_parser::oid_registry::OID_SIG_ED25519;

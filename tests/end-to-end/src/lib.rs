@@ -8,6 +8,7 @@
 
 mod file_tree;
 mod image;
+mod kills;
 mod mounted;
 mod process;
 mod proxy;
@@ -18,6 +19,7 @@ mod volume_writer;
 
 pub use file_tree::{FileTree, FileWriter, first_difference, make_files, read_files};
 pub use image::{Difference, allocated_bytes, compare, overwrite, random_image, sparse_image};
+pub use kills::{KillLoop, Tally};
 pub use mounted::{FuseExport, LoopDevice, Mounted};
 pub use process::{Process, binary, wait_for};
 pub use proxy::{Direction, Proxy};

@@ -47,6 +47,25 @@ impl Sites {
         (sites, proxy)
     }
 
+    /// As [`Sites::through_proxy`], in `folder`, which is made and stays.
+    ///
+    /// # Panics
+    /// As [`Sites::new`].
+    pub fn in_folder(
+        folder: &Path,
+        bytes: u64,
+        data_bytes: u64,
+        grain: &str,
+        seed: u64,
+    ) -> (Sites, Proxy) {
+        let made = std::fs::create_dir_all(folder);
+        made.unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let sites = Sites::with_volumes(folder.to_owned(), None, bytes, data_bytes, seed);
+        let proxy = Proxy::start(sites.address);
+        sites.relate(grain, proxy.address());
+        (sites, proxy)
+    }
+
     /// A small pair in step, its primary serving: dumped, loaded, caught up.
     ///
     /// # Panics
@@ -82,9 +101,19 @@ impl Sites {
     /// When they cannot be made.
     pub fn unrelated(bytes: u64, data_bytes: u64, seed: u64) -> Sites {
         let kept = tempfile::tempdir().unwrap_or_else(|e| panic!("tempdir: {e}"));
+        Sites::with_volumes(kept.path().to_owned(), Some(kept), bytes, data_bytes, seed)
+    }
+
+    fn with_volumes(
+        folder: PathBuf,
+        kept: Option<tempfile::TempDir>,
+        bytes: u64,
+        data_bytes: u64,
+        seed: u64,
+    ) -> Sites {
         let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
         let address = free.unwrap_or_else(|e| panic!("no free port: {e}"));
-        let sites = Sites { folder: kept.path().to_owned(), kept: Some(kept), address };
+        let sites = Sites { folder, kept, address };
         random_image(&sites.source_volume(), data_bytes, seed);
         let file = File::options().write(true).open(sites.source_volume());
         let grown = file.and_then(|file| file.set_len(bytes));
@@ -210,16 +239,29 @@ impl Sites {
     /// # Panics
     /// When it does not.
     pub fn serve_primary(&self) -> Process {
-        let mut process = self.launch_primary();
+        self.serve_primary_with::<&str>(&[])
+    }
+
+    /// As [`Sites::serve_primary`], with more flags.
+    ///
+    /// # Panics
+    /// As [`Sites::serve_primary`].
+    pub fn serve_primary_with<S: AsRef<OsStr>>(&self, more: &[S]) -> Process {
+        let mut process = self.launch_primary_with(more);
         process.wait_for_line("job is served", PATIENCE);
         process
     }
 
     /// Starts `primary-agent serve` without waiting.
     pub fn launch_primary(&self) -> Process {
+        self.launch_primary_with::<&str>(&[])
+    }
+
+    /// As [`Sites::launch_primary`], with more flags.
+    pub fn launch_primary_with<S: AsRef<OsStr>>(&self, more: &[S]) -> Process {
         let address = self.address.to_string();
         let mut command = self.primary(["serve", "job", "--listen", &address, "--nbd"]);
-        command.arg(format!("unix:{}", self.socket().display()));
+        command.arg(format!("unix:{}", self.socket().display())).args(more);
         Process::start(command, &self.folder, "primary")
     }
 

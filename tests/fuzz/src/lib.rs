@@ -44,17 +44,21 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    targets::certificate::TARGET,
     targets::control::TARGET,
     targets::envelope::TARGET,
     targets::frame::TARGET,
     targets::grain_set::TARGET,
+    targets::greeting::TARGET,
     targets::journal::TARGET,
     targets::label::TARGET,
+    targets::marker::TARGET,
     targets::map::TARGET,
     targets::media_set::TARGET,
     targets::message::TARGET,
     targets::nbd_client::TARGET,
     targets::nbd_server::TARGET,
+    targets::passphrase::TARGET,
     targets::state::TARGET,
     targets::texts::TARGET,
     targets::ticket::TARGET,

@@ -64,7 +64,10 @@ fn forget(world: &World, site: Site) {
     match site {
         Site::Source => {
             world.source_store.borrow_mut().take();
-            world.source_role.borrow_mut().take();
+            if world.source_role.borrow_mut().take().is_none() {
+                // What a start that did not come to its end suspected, it has told nobody.
+                world.licence.excess.set(true);
+            }
             world.dump.borrow_mut().take();
             world.dumping.set(false);
             world.oracle.process_gone();

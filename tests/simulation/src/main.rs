@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use simulation::coverage;
-use simulation::plan::Plan;
+use simulation::plan::{Plan, Scale};
 use simulation::run::{Outcome, catch_panics, play};
 use simulation::shrink::shrink;
 use simulation::trace::Coverage;
@@ -20,19 +20,25 @@ struct Options {
     first: u64,
     one: Option<u64>,
     trace: bool,
+    scale: Scale,
     without: BTreeSet<u32>,
     hours: Option<f64>,
     jobs: usize,
     coverage: bool,
 }
 
+/// A history allocates much and little at a time; see `docs/decisions/0092-mimalloc.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "simulate [--seeds N] [--from S] [--seed S [--without a,b,c] [--trace]]
-         [--hours H] [--jobs N] [--coverage]
+         [--small] [--hours H] [--jobs N] [--coverage]
 
   --seeds N      plays N histories (default 1000) from seed --from on (default 0)
   --seed S       plays one history, twice, and compares the hashes of both
   --without LIST leaves out these steps of its plan
   --trace        prints its plan and every event
+  --small        small histories: few grains, requests and acts
   --hours H      plays fresh seeds for so long
   --jobs N       worlds side by side (default: the cores)
   --coverage     fails when something that should happen never did";
@@ -54,6 +60,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         first: 0,
         one: None,
         trace: false,
+        scale: Scale::Whole,
         without: BTreeSet::new(),
         hours: None,
         jobs,
@@ -75,6 +82,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
                 }
             }
             "--trace" => options.trace = true,
+            "--small" => options.scale = Scale::Small,
             "--coverage" => options.coverage = true,
             other => return Err(format!("{other}: not known")),
         }
@@ -91,7 +99,7 @@ fn run(options: &Options) -> ExitCode {
 }
 
 fn one(seed: u64, options: &Options) -> ExitCode {
-    let plan = Plan::new(seed).without(&options.without);
+    let plan = Plan::of(seed, options.scale).without(&options.without);
     print!("{plan}");
     let first = play(&plan, options.trace);
     let second = play(&plan, false);
@@ -138,7 +146,7 @@ fn many(options: &Options) -> ExitCode {
                     if over {
                         break;
                     }
-                    let outcome = play(&Plan::new(seed), false);
+                    let outcome = play(&Plan::of(seed, options.scale), false);
                     let count = done.fetch_add(1, Ordering::Relaxed) + 1;
                     coverage::add(&mut mine, &outcome.coverage);
                     if count.is_multiple_of(20_000) {
@@ -169,7 +177,7 @@ fn many(options: &Options) -> ExitCode {
         count as f64 / took / options.jobs as f64
     );
     if let Ok(Some((seed, outcome))) = failed.into_inner() {
-        return report(seed, &outcome);
+        return report(seed, options.scale, &outcome);
     }
     let all = all.into_inner().unwrap_or_default();
     for (name, count) in &all {
@@ -190,10 +198,10 @@ fn fresh() -> u64 {
     now.map_or(1, |now| now.as_secs() << 24)
 }
 
-fn report(seed: u64, outcome: &Outcome) -> ExitCode {
+fn report(seed: u64, scale: Scale, outcome: &Outcome) -> ExitCode {
     let Some(violation) = &outcome.violation else { return ExitCode::FAILURE };
     println!("\nseed {seed} FAILS\n{}: {}", violation.checker, violation.words);
-    let plan = shrink(&Plan::new(seed), violation.checker);
+    let plan = shrink(&Plan::of(seed, scale), violation.checker);
     println!("\nshrunk plan:\n{plan}");
     if let Some(violation) = play(&plan, false).violation {
         println!("{}: {}", violation.checker, violation.words);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use disk::simulated::SplitMix64;
 
 use crate::shape::Shape;
-use crate::steps::{Act, draw_steps};
+use crate::steps::{Act, draw_few_steps, draw_steps};
 
 /// One end of the relationship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +52,24 @@ pub struct Step {
     pub act: Act,
 }
 
+/// How much happens in a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// A whole life: about 90 requests, 20 to 30 acts, up to three volumes.
+    #[default]
+    Whole,
+    /// A few grains, some 20 requests, a handful of acts, and the same checks: what goes wrong mostly
+    /// needs little to go wrong, and so many more orders of it can be tried.
+    Small,
+}
+
 /// A whole plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Everything is drawn from it.
+    /// Everything is drawn from it, and from the scale.
     pub seed: u64,
+    /// How much happens.
+    pub scale: Scale,
     /// Sizes, limits, speeds.
     pub shape: Shape,
     /// In order.
@@ -66,12 +79,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed: a whole life.
     pub fn new(seed: u64) -> Plan {
+        Plan::of(seed, Scale::Whole)
+    }
+
+    /// The plan of a seed on a scale.
+    pub fn of(seed: u64, scale: Scale) -> Plan {
         let mut random = SplitMix64::new(seed ^ 0x6772_6169_6e68_6175);
         let shape = Shape::draw(&mut random.split());
-        let steps = draw_steps(&mut random.split(), &shape);
-        Plan { seed, shape, steps, without: BTreeSet::new() }
+        let mut drawn = random.split();
+        let (shape, steps) = match scale {
+            Scale::Whole => (shape, draw_steps(&mut drawn)),
+            Scale::Small => (shape.small(&mut drawn), draw_few_steps(&mut drawn)),
+        };
+        Plan { seed, scale, shape, steps, without: BTreeSet::new() }
     }
 
     /// The same without some steps.
@@ -85,6 +107,9 @@ impl Plan {
     /// The command that plays it again.
     pub fn command(&self) -> String {
         let mut command = format!("cargo xtask sim --seed {}", self.seed);
+        if self.scale == Scale::Small {
+            command.push_str(" --small");
+        }
         if !self.without.is_empty() {
             let numbers: Vec<_> = self.without.iter().map(u32::to_string).collect();
             command.push_str(&format!(" --without {}", numbers.join(",")));

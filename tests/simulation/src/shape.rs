@@ -63,6 +63,24 @@ fn pick<T: Copy>(random: &mut SplitMix64, from: &[T]) -> T {
 }
 
 impl Shape {
+    /// The same with few grains, requests and clients.
+    pub fn small(self, random: &mut SplitMix64) -> Shape {
+        let volume = |random: &mut SplitMix64| {
+            let grains = 1 + random.below(6);
+            grains * GRAIN + pick(random, &[0, 100, 512, 4000, 0])
+        };
+        Shape {
+            volumes: (0..1 + random.below(2)).map(|_| volume(random)).collect(),
+            clients: 1 + random.below(2),
+            requests: 12 + random.below(30),
+            pause_us: pick(random, &[3_000, 30_000]),
+            // Without latency an operation ends as it begins: few orders, many histories.
+            latency_us: [pick(random, &[0, 0, 200, 2_000]), pick(random, &[0, 0, 200, 2_000])],
+            longest: pick(random, &[GRAIN, 3 * GRAIN]),
+            ..self
+        }
+    }
+
     /// Draws one.
     pub fn draw(random: &mut SplitMix64) -> Shape {
         let volume = |random: &mut SplitMix64| {

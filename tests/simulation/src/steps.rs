@@ -7,7 +7,6 @@ use disk::simulated::{Crash, SplitMix64};
 
 use crate::faults::{DiskTrouble, FileClass, FlipTarget, Ill};
 use crate::plan::{Site, Step};
-use crate::shape::Shape;
 use crate::weather::{LinkPlan, Mishap};
 
 /// One act.
@@ -229,8 +228,30 @@ fn late_media(random: &mut SplitMix64) -> Vec<Act> {
     ]
 }
 
+/// Draws the steps of a small plan: the seed arrives, as a rule undisturbed, and a few things happen.
+pub fn draw_few_steps(random: &mut SplitMix64) -> Vec<Step> {
+    let rolls = random.below(8) == 0;
+    let mut acts = vec![Act::Await, Act::Dump, Act::Await, Act::Ship(Shipment::Whole)];
+    acts.extend([Act::Load { leaves: 0 }, Act::Await]);
+    if random.below(8) == 0 {
+        // Otherwise the seed arrives undisturbed.
+        acts[1 + random.below(5) as usize] = any(random, rolls);
+    }
+    if rolls {
+        acts.push(Act::Keep(site(random)));
+    }
+    acts.push(connect(random));
+    for _ in 0..1 + random.below(4) {
+        acts.push(any(random, rolls));
+    }
+    if random.below(2) == 0 {
+        acts.push(connect(random));
+    }
+    steps_of(random, acts)
+}
+
 /// Draws the steps of a plan.
-pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
+pub fn draw_steps(random: &mut SplitMix64) -> Vec<Step> {
     let rolls = random.below(5) == 0;
     let mut acts = if random.below(8) > 0 { vec![Act::Await] } else { Vec::new() };
     // In most histories the seed arrives undisturbed: what comes after it is where most code is.
@@ -268,6 +289,11 @@ pub fn draw_steps(random: &mut SplitMix64, _: &Shape) -> Vec<Step> {
     for _ in 0..random.below(12) {
         acts.push(any(random, rolls));
     }
+    steps_of(random, acts)
+}
+
+/// Gives acts their places, pauses and seeds.
+fn steps_of(random: &mut SplitMix64, acts: Vec<Act>) -> Vec<Step> {
     let number = |(number, act)| {
         let most = [2, 40, 40, 40, 7_000][random.below(5) as usize];
         let (after, seed) = (millis(random, most), random.next_u64());

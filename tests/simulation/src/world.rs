@@ -318,7 +318,7 @@ impl World {
     fn first_state(&self, site: Site) -> State {
         let peer = self.keys(site.other()).identity().to_string();
         let source = self.keys(Site::Source).identity().to_string();
-        let peer = Peer { identity: peer, acked: None, published: Vec::new(), alone: None };
+        let peer = Peer::new(peer);
         State {
             version: STATE_VERSION,
             relationship: RelationshipId::from_bytes([7; 16]),
@@ -335,6 +335,7 @@ impl World {
             run: RunRecord::default(),
             replica: (site == Site::Replica)
                 .then(|| ReplicaState { source, ..ReplicaState::default() }),
+            promoted: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use disk::simulated::SplitMix64;
-use simulation::plan::{Plan, Site, Step};
+use simulation::plan::{Plan, Scale, Site, Step};
 use simulation::run::{catch_panics, play};
 use simulation::shape::{GRAIN, Shape};
 use simulation::steps::{Act, Shipment};
@@ -41,7 +41,7 @@ fn plan(shape: Shape, acts: &[(u64, Act)]) -> Plan {
         act: act.clone(),
     };
     let steps = acts.iter().enumerate().map(step).collect();
-    Plan { seed: 1, shape, steps, without: BTreeSet::new() }
+    Plan { seed: 1, scale: Scale::Whole, shape, steps, without: BTreeSet::new() }
 }
 
 fn clean(plan: &Plan) {

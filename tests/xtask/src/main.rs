@@ -66,9 +66,10 @@ fn help() -> String {
   demo [ARGUMENT...]
       the whole way from an empty replica to a proven one, release build
   sim [--seeds N] [--seed S [--without LIST] [--trace]]
-      simulated histories, release build; a failing one is shrunk and shown
-  soak [--hours H]
-      simulated histories of fresh seeds, for hours
+      simulated histories, release build; a failing one is shrunk and shown; `--small`: small ones
+  soak [--rounds N] [--hours H]
+      N rounds of kills with real processes on xfs (500), then simulated histories of fresh seeds for H
+      hours (1); release build, as root
   fuzz [TARGET...] [--seconds N] | --replay TARGET FILE | --seeds
       hostile bytes for every parser, guided by coverage, release build
   mutants [NAME...] [--list | --check]

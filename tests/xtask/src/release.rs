@@ -24,13 +24,34 @@ pub fn sim(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     start(workspace, "grainhaul-simulation", "simulate", arguments)
 }
 
-/// Plays simulated histories of fresh seeds for hours: `--hours H`, 1 when not given.
+/// Rounds of the kill loop in a soak.
+const KILL_ROUNDS: &str = "500";
+
+/// The kill loop with real processes, `--rounds N` (500 when not given; 0 leaves it out), then simulated
+/// histories of fresh seeds for hours: `--hours H`, 1 when not given (0 leaves them out). Needs root.
 pub fn soak(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     let mut arguments = arguments.to_vec();
-    if !arguments.iter().any(|argument| argument == "--hours") {
-        arguments.extend(["--hours".to_owned(), "1".to_owned()]);
+    let rounds = taken(&mut arguments, "--rounds")?.unwrap_or_else(|| KILL_ROUNDS.to_owned());
+    let hours = taken(&mut arguments, "--hours")?.unwrap_or_else(|| "1".to_owned());
+    if rounds != "0" {
+        tools::ensure(workspace.shell(), &[tools::FOR_TESTS])?;
+        let kills = ["--rounds".to_owned(), rounds];
+        run(workspace, "grainhaul-end-to-end", "kill_loop", &kills)?;
     }
+    if hours == "0" {
+        return Ok(());
+    }
+    arguments.extend(["--hours".to_owned(), hours]);
     sim(workspace, &arguments)
+}
+
+/// Takes `flag` and its value out of the arguments.
+fn taken(arguments: &mut Vec<String>, flag: &str) -> Result<Option<String>, String> {
+    let Some(at) = arguments.iter().position(|argument| argument == flag) else { return Ok(None) };
+    if at + 1 >= arguments.len() {
+        return Err(format!("{flag} needs a number"));
+    }
+    Ok(arguments.drain(at..at + 2).nth(1))
 }
 
 fn run(
@@ -63,4 +84,18 @@ fn start(
     )
     .run()
     .map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_taken_with_its_value() {
+        let mut arguments: Vec<String> = ["a", "--rounds", "7", "b"].map(str::to_owned).to_vec();
+        assert_eq!(taken(&mut arguments, "--rounds"), Ok(Some("7".to_owned())));
+        assert_eq!(arguments, ["a", "b"]);
+        assert_eq!(taken(&mut arguments, "--rounds"), Ok(None));
+        assert!(taken(&mut arguments, "b").is_err());
+    }
 }

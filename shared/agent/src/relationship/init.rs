@@ -126,12 +126,7 @@ pub async fn init_source(
         primary: keys.identity(),
     };
     let ticket = Ticket::sign(content, &keys)?;
-    let peer = |identity: &Identity| Peer {
-        identity: identity.to_string(),
-        acked: None,
-        published: Vec::new(),
-        alone: None,
-    };
+    let peer = |identity: &Identity| Peer::new(identity.to_string());
     let peers = what.peers.iter().map(peer).collect();
     let first = first_state(relationship, &what.name, &geometry, paths, Role::Source, peers);
     create(ctx, state, &what.name, first).await?;
@@ -149,8 +144,7 @@ pub async fn init_replica(
     let geometry = content.geometry.clone();
     let paths = match_volumes(ctx, &geometry, &what.volumes).await?;
     let source = content.primary.to_string();
-    let peers =
-        vec![Peer { identity: source.clone(), acked: None, published: Vec::new(), alone: None }];
+    let peers = vec![Peer::new(source.clone())];
     let relationship = content.relationship;
     let mut first = first_state(relationship, &what.name, &geometry, paths, Role::Replica, peers);
     let addresses =
@@ -183,6 +177,7 @@ fn first_state(
         suspect: None,
         run: RunRecord::default(),
         replica: None,
+        promoted: None,
     }
 }
 

@@ -6,10 +6,13 @@ use std::time::Duration;
 use replication::protocol::{self, Connection, Inbox};
 use replication::replica::{FollowEnd, ask, follow};
 use site::{Exit, Problem};
-use wire::link::{Dial, LinkConfig, Terms, dial};
+use tokio::sync::Mutex;
+use wire::PeerSet;
+use wire::link::{Dial, Incoming, LinkConfig, Listen, Listener, Terms, dial};
 
 use super::ReplicaAgent;
-use crate::problem::{of_replication, of_wire, refused};
+use crate::problem::{of_relationship, of_replication, of_wire, refused};
+use crate::serve::RoleEnd;
 use crate::source::{PROTOCOL, software};
 use crate::verdict::explain;
 
@@ -18,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 impl ReplicaAgent {
     /// Follows until in step (`once`), or for ever. A refusal ends `once`; otherwise it is tried again
     /// later, for the operator may change what it was about.
-    pub(super) async fn follow_forever(self: &Rc<Self>) -> Result<(), Problem> {
+    pub(super) async fn follow_forever(self: &Rc<Self>) -> Result<RoleEnd, Problem> {
         let mut pause = FIRST_PAUSE;
         loop {
             if self.loading.get() {
@@ -31,7 +34,15 @@ impl ReplicaAgent {
                 outcome = self.session() => match outcome {
                     Ok(FollowEnd::InStep(cut)) => {
                         self.events.note(format!("in step at the cut {}", cut.short()));
-                        return Ok(());
+                        return Ok(RoleEnd::Stopped);
+                    }
+                    Ok(FollowEnd::Relinquished(cut)) => {
+                        self.events.note(format!("the role is ours, from the cut {} on", cut.short()));
+                        match self.replica.promote(false).await {
+                            Ok(_) => return Ok(RoleEnd::RoleChanged),
+                            // The word stands in the other site's facts, and is heard again.
+                            Err(e) => of_replication(&e),
+                        }
                     }
                     Err(problem) => problem,
                 },
@@ -74,6 +85,58 @@ impl ReplicaAgent {
         Ok(())
     }
 
+    async fn connect(&self) -> Result<(Connection, Inbox), Problem> {
+        let door = self.door.borrow().clone();
+        match door {
+            Some(door) => self.welcome(&door).await,
+            None => self.dial().await,
+        }
+    }
+
+    /// Opens the door for a source that dials in, where this site knows no address of it.
+    pub(super) fn open_door(&self) -> Result<(), Problem> {
+        let (relationship, addresses) = self.replica.store().with(|s| {
+            (s.relationship, s.replica.as_ref().map_or(0, |replica| replica.addresses.len()))
+        });
+        if addresses > 0 || self.options.listen.is_empty() {
+            return Ok(());
+        }
+        let peers = self.relationship.peers().map_err(|e| of_relationship(&e))?;
+        let listener = Listener::bind(Listen {
+            addresses: self.options.listen.clone(),
+            keys: self.relationship.keys.clone(),
+            peers: PeerSet::new(peers),
+            terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
+            config: LinkConfig::default(),
+            max_links: 2,
+        })
+        .map_err(|e| of_wire(&e))?;
+        *self.door.borrow_mut() = Some(Rc::new(Mutex::new(listener)));
+        Ok(())
+    }
+
+    async fn welcome(&self, door: &Mutex<Listener>) -> Result<(Connection, Inbox), Problem> {
+        let source = self.replica.store().with(|s| s.replica.clone().unwrap_or_default().source);
+        let mut door = door.lock().await;
+        loop {
+            match door.next().await.map_err(|e| of_wire(&e))? {
+                Incoming::Link(link) if link.peer().to_string() == source => {
+                    self.events.note(format!("the source connected from {}", link.about().remote));
+                    *self.connected.borrow_mut() = Some(link.about().remote.clone());
+                    return Ok(protocol::open(link));
+                }
+                Incoming::Link(link) => {
+                    let remote = link.about().remote.clone();
+                    self.events
+                        .note(format!("{remote} is a peer, and not the source followed here"));
+                }
+                Incoming::Turned { remote, error } => {
+                    self.events.note(format!("{remote} was not let in: {error}"));
+                }
+            }
+        }
+    }
+
     async fn dial(&self) -> Result<(Connection, Inbox), Problem> {
         let (source, addresses, relationship) = self.replica.store().with(|s| {
             let replica = s.replica.clone().unwrap_or_default();
@@ -98,7 +161,7 @@ impl ReplicaAgent {
     }
 
     async fn session(self: &Rc<Self>) -> Result<FollowEnd, Problem> {
-        let (connection, inbox) = self.dial().await?;
+        let (connection, inbox) = self.connect().await?;
         let shown = |verdict: &grain::attach::Verdict| {
             let words = explain(verdict, self.replica.volumes().geometry());
             words.iter().for_each(|line| self.events.note(line.clone()));

@@ -2,10 +2,12 @@
 
 mod dial;
 mod load;
+mod promote;
 mod status;
 mod verbs;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +19,26 @@ use replication::state::Role;
 use site::Problem;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
+use wire::link::Listener;
 
+use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication};
+use crate::serve::RoleEnd;
+use crate::source::ANSWERS;
 use crate::{Events, Relationship};
 
 pub use load::{LoadAnswer, LoadArguments};
+pub use promote::{PromoteAnswer, PromoteArguments};
 
 /// How to serve.
 #[derive(Clone)]
 pub struct ReplicaOptions {
-    /// The journal may take so many bytes.
-    pub journal_bytes: u64,
+    /// The journal may take so many bytes; less than 20 MiB counts as that. `None` for a process that pulls
+    /// nothing.
+    pub journal_bytes: Option<u64>,
+    /// Bytes of layer files kept at most for what is no longer needed.
+    pub layer_history_bytes: u64,
     /// A catch-up that does not fit goes straight into the base.
     pub allow_direct: bool,
     /// Start although the volumes were changed.
@@ -37,16 +47,20 @@ pub struct ReplicaOptions {
     pub follow: FollowSettings,
     /// The longest pause between attempts.
     pub max_pause: Duration,
+    /// Where a source that was this site's secondary dials in, when no address of it is known.
+    pub listen: Vec<SocketAddr>,
 }
 
 impl Default for ReplicaOptions {
     fn default() -> Self {
         ReplicaOptions {
-            journal_bytes: 4 << 30,
+            journal_bytes: None,
+            layer_history_bytes: 256 << 20,
             allow_direct: false,
             accept_touched: false,
             follow: FollowSettings::default(),
             max_pause: Duration::from_secs(60),
+            listen: Vec::new(),
         }
     }
 }
@@ -65,6 +79,8 @@ pub struct ReplicaAgent {
     /// Set while a load has the base for itself.
     loading: Cell<bool>,
     wake: Notify,
+    role_changed: Notify,
+    door: RefCell<Option<Rc<Mutex<Listener>>>>,
     shown: RefCell<Option<Shown>>,
     _lock: DirLock,
 }
@@ -86,12 +102,13 @@ impl ReplicaAgent {
         // The state may have changed until the lock was ours.
         let relationship =
             Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
-        let mut journal = journal::Config::new(relationship.dir.journal());
-        journal.max_bytes = options.journal_bytes.max(journal.segment_bytes * 4);
         let settings = Settings {
-            journal,
+            journal: match options.journal_bytes {
+                Some(limit) => journal::Config::limited(relationship.dir.journal(), limit),
+                None => journal::Config::at_rest(relationship.dir.journal()),
+            },
             allow_direct: options.allow_direct,
-            layer_history_bytes: 256 << 20,
+            layer_history_bytes: options.layer_history_bytes,
             accept_touched: options.accept_touched,
         };
         let dir = relationship.dir.path();
@@ -111,6 +128,8 @@ impl ReplicaAgent {
             load: RefCell::default(),
             loading: Cell::new(false),
             wake: Notify::new(),
+            role_changed: Notify::new(),
+            door: RefCell::default(),
             shown: RefCell::default(),
             _lock: lock,
         }))
@@ -126,22 +145,35 @@ impl ReplicaAgent {
         self: &Rc<Self>,
         shutdown: Shutdown,
         ready: impl FnOnce(),
-    ) -> Result<(), Problem> {
+    ) -> Result<RoleEnd, Problem> {
+        self.open_door()?;
         let snapshot = Arc::new(site::control::Snapshot::default());
-        let control = self.start_control(&snapshot)?;
+        let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
-        let publisher = self.spawn_publisher(snapshot.clone());
+        let publisher = control::spawn_publisher(self, snapshot);
         ready();
         let outcome = tokio::select! {
             biased;
-            () = shutdown.wait() => Ok(()),
+            () = shutdown.wait() => Ok(RoleEnd::Stopped),
+            () = self.role_changed.notified() => Ok(RoleEnd::RoleChanged),
             outcome = self.follow_forever() => outcome,
         };
         self.events.note("stopping");
         publisher.abort();
+        if matches!(outcome, Ok(RoleEnd::RoleChanged)) {
+            // Whoever asked for it gets the answer.
+            tokio::time::sleep(ANSWERS).await;
+            drop(control);
+            return outcome;
+        }
         drop(control);
         let stopped = self.replica.stop().await.map_err(|e| of_replication(&e));
-        outcome.and(stopped)
+        outcome.and_then(|end| stopped.map(|()| end))
+    }
+
+    /// The role.
+    pub fn replica(&self) -> &Rc<Replica> {
+        &self.replica
     }
 
     /// Stops cleanly without having served.

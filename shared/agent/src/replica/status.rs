@@ -1,16 +1,9 @@
 //! Status and plan of a replica.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
 use grain::GrainSet;
 use replication::replica::Condition;
 use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
-use site::control::Snapshot;
-use tokio::task::JoinHandle;
 
 use super::ReplicaAgent;
 use crate::status::{
@@ -19,26 +12,9 @@ use crate::status::{
 };
 use crate::verdict::explain;
 
-const PUBLISH_EVERY: Duration = Duration::from_millis(250);
-
 impl ReplicaAgent {
-    pub(super) fn spawn_publisher(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> JoinHandle<()> {
-        let agent = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(PUBLISH_EVERY).await;
-                let Some(agent) = agent.upgrade() else { return };
-                snapshot.publish(agent.status_value(), BTreeMap::new());
-            }
-        })
-    }
-
     fn amount(&self, set: &GrainSet) -> Amount {
         amount_of(set, self.replica.volumes().geometry())
-    }
-
-    pub(super) fn status_value(&self) -> Value {
-        serde_json::to_value(self.status()).unwrap_or_default()
     }
 
     /// The status.

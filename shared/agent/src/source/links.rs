@@ -3,19 +3,26 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use grain::attach::Rule;
 use replication::protocol;
 use replication::source::{LinkProgress, serve_link};
+use replication::state::Peer;
 use site::Problem;
 use tokio::task::JoinHandle;
 use wire::PeerSet;
-use wire::link::{Incoming, Link, LinkConfig, Listen, Listener, Terms};
+use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
 
 use super::SourceAgent;
 use crate::problem::{of_relationship, of_replication, of_wire};
 
 /// The version of the replication protocol that is spoken.
 pub(crate) const PROTOCOL: u16 = 1;
+/// Between two attempts to reach a peer: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Links up at a time.
 const MAX_LINKS: usize = 8;
 
@@ -63,7 +70,10 @@ impl SourceAgent {
     async fn welcome(self: Rc<Self>, mut listener: Listener) {
         while let Ok(incoming) = listener.next().await {
             match incoming {
-                Incoming::Link(link) => self.take_link(link),
+                Incoming::Link(link) => {
+                    self.events.note(format!("a replica connected from {}", link.about().remote));
+                    self.take_link(link);
+                }
                 Incoming::Turned { remote, error } => {
                     self.events.note(format!("{remote} was not let in: {error}"));
                 }
@@ -71,10 +81,60 @@ impl SourceAgent {
         }
     }
 
+    /// Dials the peers that do not dial in, again and again.
+    pub(super) fn dial_peers(self: &Rc<Self>) -> Vec<JoinHandle<()>> {
+        let peers = self.source.store().with(|s| s.peers.clone());
+        let dialled = peers.into_iter().filter(|peer| !peer.addresses.is_empty());
+        dialled.map(|peer| tokio::task::spawn_local(self.clone().dial_peer(peer))).collect()
+    }
+
+    async fn dial_peer(self: Rc<Self>, peer: Peer) {
+        let Ok(identity) = peer.identity.parse() else { return };
+        let relationship = self.source.store().with(|s| s.relationship);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let dialled = dial(Dial {
+                addresses: peer.addresses.clone(),
+                peer: identity,
+                keys: self.relationship.keys.clone(),
+                terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
+                config: LinkConfig::default(),
+            });
+            match dialled.await {
+                Ok(link) => {
+                    self.events.note(format!("connected to {}", link.about().remote));
+                    self.take_link(link);
+                    while self.is_connected(&peer.identity) {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                    let served = self.links.borrow().get(&peer.identity).is_some_and(|slot| {
+                        matches!(
+                            slot.progress.verdict.borrow().as_ref().map(|v| v.rule),
+                            Some(Rule::InStep | Rule::Delta | Rule::Ahead)
+                        )
+                    });
+                    if served {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Err(e) => {
+                    let mut links = self.links.borrow_mut();
+                    links.entry(peer.identity.clone()).or_default().last_error =
+                        Some(e.to_string());
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    fn is_connected(&self, peer: &str) -> bool {
+        self.links.borrow().get(peer).is_some_and(|slot| slot.connected)
+    }
+
     fn take_link(self: &Rc<Self>, link: Link) {
         let peer = link.peer().to_string();
         let remote = link.about().remote.clone();
-        self.events.note(format!("a replica connected from {remote}"));
         let mut links = self.links.borrow_mut();
         let slot = links.entry(peer.clone()).or_default();
         // A replica follows one session; the one before is over, whether it knows or not.

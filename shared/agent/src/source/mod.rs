@@ -2,6 +2,7 @@
 
 mod dump;
 mod links;
+mod roles;
 mod status;
 mod verbs;
 
@@ -19,8 +20,12 @@ use replication::state::Role;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
 use site::{Exit, Problem};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
+use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication, refused};
+use crate::serve::RoleEnd;
 use crate::{Events, Relationship};
 
 pub use dump::DumpArguments;
@@ -28,7 +33,9 @@ pub use rustls::ServerConfig as TlsServerConfig;
 pub use status::plan_of;
 
 pub(crate) use links::{PROTOCOL, software};
-pub(crate) use verbs::arguments;
+
+/// How long the answer to a verb that changes the role has to reach who asked.
+pub(crate) const ANSWERS: Duration = Duration::from_millis(200);
 
 /// Where the exports are offered.
 #[derive(Clone, Default)]
@@ -85,6 +92,7 @@ pub struct SourceAgent {
     events: Events,
     dump: RefCell<dump::DumpSlot>,
     links: RefCell<BTreeMap<String, links::LinkSlot>>,
+    role_changed: Notify,
     _lock: DirLock,
 }
 
@@ -119,35 +127,49 @@ impl SourceAgent {
             events,
             dump: RefCell::default(),
             links: RefCell::default(),
+            role_changed: Notify::new(),
             _lock: lock,
         }))
     }
 
-    /// Serves until asked to stop, then stops cleanly.
+    /// Serves until asked to stop, then stops cleanly; or until the role has changed.
     pub async fn serve(
         self: &Rc<Self>,
         shutdown: Shutdown,
-        ready: impl FnOnce(&SourceAgent, &[SocketAddr]),
-    ) -> Result<(), Problem> {
+        ready: impl FnOnce(&[SocketAddr]),
+    ) -> Result<RoleEnd, Problem> {
         let snapshot = Arc::new(site::control::Snapshot::default());
-        let control = self.start_control(&snapshot)?;
+        let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
-        let publisher = self.spawn_publisher(snapshot);
+        let publisher = control::spawn_publisher(self, snapshot);
         self.take_up_dump();
         let (listener, addresses) = self.open_door()?;
         let server = self.start_nbd().await?;
-        ready(self, &addresses);
-        shutdown.wait().await;
+        let dialers = self.dial_peers();
+        ready(&addresses);
+        let end = tokio::select! {
+            biased;
+            () = shutdown.wait() => RoleEnd::Stopped,
+            () = self.role_changed.notified() => RoleEnd::RoleChanged,
+        };
         self.events.note("stopping");
-        drop(listener);
+        listener.iter().chain(&dialers).for_each(JoinHandle::abort);
         if let Some(server) = server {
             server.shutdown().await;
         }
         self.end_links();
         self.interrupt_dump().await;
         publisher.abort();
+        if end == RoleEnd::RoleChanged {
+            // Whoever asked for it gets the answer.
+            tokio::time::sleep(ANSWERS).await;
+        }
         drop(control);
-        self.source.stop().await.map_err(|e| of_replication(&e))
+        match end {
+            RoleEnd::Stopped => self.source.stop().await.map_err(|e| of_replication(&e))?,
+            RoleEnd::RoleChanged => {}
+        }
+        Ok(end)
     }
 
     /// Stops cleanly without having served.

@@ -1,14 +1,7 @@
 //! Status and plan of a source.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
 use grain::GrainSet;
 use replication::state::{SetStage, State};
-use site::control::Snapshot;
-use tokio::task::JoinHandle;
 
 use super::SourceAgent;
 use crate::status::{
@@ -16,27 +9,9 @@ use crate::status::{
     of_state,
 };
 
-/// How often the status is published.
-const PUBLISH_EVERY: Duration = Duration::from_millis(250);
-
 impl SourceAgent {
-    pub(super) fn spawn_publisher(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> JoinHandle<()> {
-        let agent = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(PUBLISH_EVERY).await;
-                let Some(agent) = agent.upgrade() else { return };
-                snapshot.publish(agent.status_value(), BTreeMap::new());
-            }
-        })
-    }
-
     fn amount(&self, set: &GrainSet) -> Amount {
         amount_of(set, self.source.volumes().geometry())
-    }
-
-    pub(super) fn status_value(&self) -> serde_json::Value {
-        serde_json::to_value(self.status()).unwrap_or_default()
     }
 
     /// The status.
@@ -81,6 +56,20 @@ impl SourceAgent {
             );
             return ("suspect", words);
         }
+        if self.source.is_fenced() {
+            let words = "the other site was promoted, and nothing was acknowledged here without it: no \
+                         write is taken. `rejoin` makes this site its replica";
+            return ("fenced", words.to_owned());
+        }
+        if let Some(rule) = self.two_sources() {
+            return (
+                "alone",
+                format!(
+                    "the other site is a source, too (rule `{rule}`): nothing moves until one of them \
+                     gives way by `rejoin`"
+                ),
+            );
+        }
         let catching_up =
             |p: &PeerStatus| p.catch_up.is_some_and(|c| c.done_grains < c.total_grains);
         if status.peers.iter().any(|p| p.connected && catching_up(p)) {
@@ -110,7 +99,7 @@ impl SourceAgent {
                 remote: slot.and_then(|slot| slot.remote.clone()),
                 acknowledged: peer.acked.map(|cut| cut.to_string()),
                 alone_since_unix_ms: peer.alone.as_ref().map(|mark| mark.unix_ms),
-                rule: progress.rule.get().map(|rule| rule.to_string()),
+                rule: progress.verdict.borrow().as_ref().map(|v| v.rule.to_string()),
                 last_error: slot.and_then(|slot| slot.last_error.clone()),
                 link_bytes: progress.sent_bytes.get(),
                 catch_up: (catch_up.total_grains > 0).then_some(catch_up),

@@ -1,56 +1,35 @@
 //! Control requests of a source.
 
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use site::Problem;
-use site::control::{ControlLimits, ControlRequest, ControlServer, Snapshot};
-use tokio::sync::mpsc;
 
 use super::SourceAgent;
 use super::dump::DumpArguments;
-use crate::problem::refused;
+use super::roles::{RejoinArguments, SwitchoverArguments};
+use crate::control::{Daemon, arguments, other_role, unknown};
 
-impl SourceAgent {
-    pub(super) fn start_control(
-        self: &Rc<Self>,
-        snapshot: &Arc<Snapshot>,
-    ) -> Result<ControlServer, Problem> {
-        let (commands, mut requests) = mpsc::channel::<ControlRequest>(16);
-        let path = self.relationship.dir.control_socket();
-        let limits = ControlLimits::default();
-        let server = ControlServer::start(&path, snapshot.clone(), commands, limits)
-            .map_err(|e| Problem::from(&e))?;
-        let agent = self.clone();
-        tokio::task::spawn_local(async move {
-            while let Some(request) = requests.recv().await {
-                let agent = agent.clone();
-                // Each in a task of its own: a slow one does not hold up the others.
-                tokio::task::spawn_local(async move {
-                    let answer = agent.verb(&request.verb, request.body).await;
-                    // Who asked may have gone away.
-                    drop(request.answer.send(answer));
-                });
-            }
-        });
-        Ok(server)
+impl Daemon for SourceAgent {
+    fn control_socket(&self) -> PathBuf {
+        self.relationship.dir.control_socket()
     }
 
-    async fn verb(self: &Rc<Self>, verb: &str, body: Value) -> Result<Value, Problem> {
+    fn status_value(&self) -> Value {
+        serde_json::to_value(self.status()).unwrap_or_default()
+    }
+
+    async fn verb(self: Rc<Self>, verb: &str, body: Value) -> Result<Value, Problem> {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
+            "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
+            "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
+            "promote" | "load" => Err(other_role(verb, "source", "replica")),
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
-            other => Err(refused("unknown-verb", format!("there is no verb `{other}` here"))),
+            other => Err(unknown(other)),
         }
     }
-}
-
-/// The arguments of a verb.
-pub(crate) fn arguments<T: DeserializeOwned>(body: Value) -> Result<T, Problem> {
-    serde_json::from_value(body)
-        .map_err(|e| refused("arguments", format!("the request is not understood: {e}")))
 }

@@ -254,10 +254,17 @@ impl DiskState {
         self.inodes.values_mut().for_each(|inode| inode.power_cut(choose));
     }
 
+    /// Forgets an inode that nobody can reach any more.
+    pub fn forget_if_nameless(&mut self, id: u64) {
+        if !self.open.contains_key(&id) && !self.names.all_inodes().any(|named| named == id) {
+            self.inodes.remove(&id);
+        }
+    }
+
     /// Forgets inodes that nobody can reach any more. Not part of a step: a recording that is played
     /// again does not know what was open.
     pub fn forget_nameless(&mut self) {
-        let named = self.names.all_inodes();
+        let named: BTreeSet<u64> = self.names.all_inodes().collect();
         let open = &self.open;
         self.inodes.retain(|id, _| named.contains(id) || open.contains_key(id));
     }

@@ -41,7 +41,7 @@ impl Drop for Handle {
                 *count -= 1;
                 if *count == 0 {
                     state.disk.open.remove(&self.inode);
-                    state.disk.forget_nameless();
+                    state.disk.forget_if_nameless(self.inode);
                 }
             }
         });

@@ -5,6 +5,7 @@
 //! at a power cut; in either case with it every earlier change of the same names. Renames are atomic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// What a name stands for.
@@ -15,6 +16,9 @@ pub enum Node {
     /// A file or block device, by the number of its inode.
     File(u64),
 }
+
+/// Whole paths, ordered by their bytes: half the cost of comparing them part by part.
+type Map = BTreeMap<OsString, Node>;
 
 /// A change of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,17 +37,17 @@ impl Change {
         }
     }
 
-    fn apply(&self, map: &mut BTreeMap<PathBuf, Node>) {
+    fn apply(&self, map: &mut Map) {
         match self {
             Change::Link(path, inode) => {
-                map.insert(path.clone(), Node::File(*inode));
+                map.insert(path.into(), Node::File(*inode));
             }
             Change::Unlink(path) | Change::RemoveDir(path) => {
-                map.remove(path);
+                map.remove(path.as_os_str());
             }
             Change::Rename(from, to) => {
-                if let Some(node) = map.remove(from) {
-                    map.insert(to.clone(), node);
+                if let Some(node) = map.remove(from.as_os_str()) {
+                    map.insert(to.into(), node);
                 }
             }
         }
@@ -53,8 +57,8 @@ impl Change {
 /// The names, see the module. The root directory is always there.
 #[derive(Clone, Default)]
 pub struct Names {
-    live: BTreeMap<PathBuf, Node>,
-    durable: BTreeMap<PathBuf, Node>,
+    live: Map,
+    durable: Map,
     /// Changes that are not durable, oldest first, with the number of their step.
     log: Vec<(u64, Change)>,
 }
@@ -62,24 +66,26 @@ pub struct Names {
 impl Names {
     /// What stands at `path`.
     pub fn get(&self, path: &Path) -> Option<Node> {
-        if path == Path::new("/") { Some(Node::Dir) } else { self.live.get(path).copied() }
+        if path == Path::new("/") {
+            Some(Node::Dir)
+        } else {
+            self.live.get(path.as_os_str()).copied()
+        }
     }
 
     /// The names right below `dir`, in order.
     pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
-        self.live
-            .range(dir.to_path_buf()..)
-            .take_while(move |(path, _)| path.starts_with(dir))
-            .filter(move |(path, _)| path.parent() == Some(dir))
-            .map(|(path, node)| (path.as_path(), *node))
+        self.all_below(dir).filter(move |(path, _)| path.parent() == Some(dir))
     }
 
     /// All names below `dir`, at any depth, in order.
     pub fn all_below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
+        let bytes = dir.as_os_str().as_encoded_bytes();
         self.live
-            .range(dir.to_path_buf()..)
-            .take_while(move |(path, _)| path.starts_with(dir))
-            .map(|(path, node)| (path.as_path(), *node))
+            .range(dir.as_os_str().to_owned()..)
+            .take_while(move |(path, _)| path.as_encoded_bytes().starts_with(bytes))
+            .map(|(path, node)| (Path::new(path), *node))
+            .filter(move |(path, _)| path.starts_with(dir))
     }
 
     /// The inodes that have a name now.
@@ -88,13 +94,13 @@ impl Names {
     }
 
     /// The inodes that have a name now, or may have one after a power cut.
-    pub fn all_inodes(&self) -> BTreeSet<u64> {
+    pub fn all_inodes(&self) -> impl Iterator<Item = u64> {
         let logged = self.log.iter().filter_map(|(_, change)| match change {
             Change::Link(_, inode) => Some(*inode),
             _ => None,
         });
         let durable = self.durable.values().filter_map(file);
-        self.live_inodes().chain(durable).chain(logged).collect()
+        self.live_inodes().chain(durable).chain(logged)
     }
 
     /// Makes a change that is not durable yet.
@@ -107,21 +113,21 @@ impl Names {
     pub fn create_dir(&mut self, path: &Path) {
         // An older, not yet durable removal of it comes first, with what it needs.
         self.settle(u64::MAX, |change| change.paths().contains(&path));
-        self.live.insert(path.to_owned(), Node::Dir);
-        self.durable.insert(path.to_owned(), Node::Dir);
+        self.live.insert(path.into(), Node::Dir);
+        self.durable.insert(path.into(), Node::Dir);
     }
 
     /// Makes a name that is durable at once (a device node).
     pub fn create_durable(&mut self, path: &Path, inode: u64) {
-        self.live.insert(path.to_owned(), Node::File(inode));
-        self.durable.insert(path.to_owned(), Node::File(inode));
+        self.live.insert(path.into(), Node::File(inode));
+        self.durable.insert(path.into(), Node::File(inode));
     }
 
     /// Takes a name away, durable at once.
     pub fn remove_durable(&mut self, path: &Path) {
         self.settle(u64::MAX, |change| change.paths().contains(&path));
-        self.live.remove(path);
-        self.durable.remove(path);
+        self.live.remove(path.as_os_str());
+        self.durable.remove(path.as_os_str());
     }
 
     /// A directory sync that started when step `upto` was the next.

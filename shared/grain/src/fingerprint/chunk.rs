@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
-use crate::Error;
+use crate::{Error, is_zero};
 
 /// Bytes of a chunk, the unit that is counted. The last one of a volume may be shorter.
 pub const CHUNK_BYTES: u64 = 4096;
@@ -16,21 +16,25 @@ const ZERO_CHUNK: u64 = 0xe688_6719;
 /// Fletcher-32 (J. G. Fletcher 1982) over little-endian 16-bit words, modulo 65535, the sum of sums in
 /// the upper half. An odd last byte counts as a word with a zero above it.
 pub fn fletcher32(bytes: &[u8]) -> u32 {
+    // The sum of sums over a block of n words is the sum of (n - i) * word[i], which the compiler
+    // turns into vector instructions; the running form is one long chain of additions.
+    const WORDS: usize = 256; // the sums of a block stay below 2^32: 65535 * 256 * 257 / 2
     let (mut low, mut high) = (0u64, 0u64);
-    // With u64 sums, blocks of this many words cannot overflow: 65534 * n + 65535 * n^2 / 2 < 2^63.
-    const WORDS: usize = 4096;
     for block in bytes.chunks(WORDS * 2) {
-        for word in block.chunks(2) {
-            let word = match word {
-                [a, b] => u16::from_le_bytes([*a, *b]),
-                [a] => u16::from(*a),
-                _ => 0,
-            };
-            low += u64::from(word);
-            high += low;
+        let words = block.len().div_ceil(2);
+        let (mut sum, mut sum_of_sums) = (0u32, 0u32);
+        let (pairs, odd) = block.as_chunks::<2>();
+        for (i, pair) in pairs.iter().enumerate() {
+            let word = u32::from(u16::from_le_bytes(*pair));
+            sum += word;
+            sum_of_sums += (words - i) as u32 * word;
         }
-        low %= 65_535;
-        high %= 65_535;
+        for byte in odd {
+            sum += u32::from(*byte);
+            sum_of_sums += u32::from(*byte);
+        }
+        high = (high + low * words as u64 + u64::from(sum_of_sums)) % 65_535;
+        low = (low + u64::from(sum)) % 65_535;
     }
     (high as u32) << 16 | low as u32
 }
@@ -38,6 +42,10 @@ pub fn fletcher32(bytes: &[u8]) -> u32 {
 /// What a chunk adds to the fingerprint: its Fletcher-32, and that of its SHA-1. (Fletcher-32 alone
 /// cannot tell zeros from ones.)
 pub fn chunk_value(chunk: &[u8]) -> u64 {
+    // Volumes are full of zeros, and to see that costs a fiftieth of a digest.
+    if chunk.len() as u64 == CHUNK_BYTES && is_zero(chunk) {
+        return ZERO_CHUNK;
+    }
     u64::from(fletcher32(chunk)) + u64::from(fletcher32(&Sha1::digest(chunk)))
 }
 

@@ -45,6 +45,8 @@ pub enum CutReason {
     Bookmark,
     /// A replica became the source.
     Promote,
+    /// A source gave up its role.
+    Handover,
 }
 
 /// An instant in the write order of a relationship.

@@ -52,6 +52,40 @@ fn what_was_written_comes_back() {
 }
 
 #[test]
+fn counters_that_no_journal_reaches_do_not_check() {
+    let most = (1 << 62) - 1;
+    for (number, possible) in [(most, true), (most + 1, false), (u64::MAX, false)] {
+        let progress = segment().progress;
+        let turned = [
+            Progress { applied: number, ..progress },
+            Progress { low: number, ..progress },
+            Progress { newest: number, ..progress },
+        ];
+        let headers = turned.map(|progress| SegmentHeader { progress, ..segment() });
+        for header in headers.into_iter().chain([SegmentHeader { number, ..segment() }]) {
+            let found = SegmentHeader::decode(&header.encode());
+            let expected = if possible { HeaderFound::Good(header) } else { HeaderFound::Bad };
+            assert_eq!(found, expected);
+        }
+        for progress in turned {
+            let mark = Mark { progress, ..mark() };
+            let found = Mark::decode(&mark.encode(&NONCE), &NONCE);
+            assert_eq!(found, possible.then_some(mark));
+        }
+        let decoded = |header: RecordHeader| {
+            RecordHeader::decode(&header.encode(&NONCE), &NONCE, header.offset)
+        };
+        let header = RecordHeader { newest_commit: number, ..record() };
+        assert_eq!(decoded(header), possible.then_some(header));
+        let header = RecordHeader { kind: Kind::Commit, sequence: number, ..record() };
+        assert_eq!(decoded(header), possible.then_some(header));
+        // Of a copy record it is the caller's.
+        let header = RecordHeader { sequence: number, ..record() };
+        assert_eq!(decoded(header), Some(header));
+    }
+}
+
+#[test]
 fn another_place_or_nonce_is_no_record() {
     let bytes = record().encode(&NONCE);
     assert_eq!(RecordHeader::decode(&bytes, &NONCE, 16_400), None);

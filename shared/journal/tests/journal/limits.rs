@@ -50,6 +50,35 @@ async fn fill_again_fails(world: &mut World, session: SessionId) -> bool {
 }
 
 #[test]
+fn the_room_that_is_told_for_a_session_is_there() {
+    for count in [1, 2, 3, 5, 8, 11] {
+        run(async move {
+            let mut world = World::new(7);
+            world.make_base().await;
+            world.open().await.unwrap();
+            for _ in 0..3 {
+                let (payload, most) = (count * 4096, world.config.max_bytes / 4096);
+                let told = world.journal().room_for(payload, most);
+                assert!(told > world.config.max_bytes / 4, "{told} of {}", world.config.max_bytes);
+                let session = world.begin().unwrap();
+                let mut taken = 0;
+                for sequence in 0.. {
+                    let run = Run { volume: VolumeId(0), first: sequence % 29, count };
+                    match world.append(session, sequence, run, false).await {
+                        Ok(()) => taken += 128 + payload,
+                        Err(Error::Full { .. }) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                assert!(taken >= told, "{count} grains: {told} bytes told, {taken} taken");
+                world.commit(&[session]).await.unwrap();
+                while world.apply(60_000).await.unwrap() {}
+            }
+        });
+    }
+}
+
+#[test]
 fn aborting_makes_room() {
     run(async {
         let mut world = World::new(2);

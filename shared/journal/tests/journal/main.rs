@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod errors;
+mod forged;
 mod limits;
 mod round_trip;
 mod together;

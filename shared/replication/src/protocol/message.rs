@@ -41,6 +41,9 @@ pub enum Want {
     Delta,
     /// Everything, compared by digest first.
     Compare,
+    /// What either side changed since the newest common cut: a former source gives way, by its operator's
+    /// word.
+    Rejoin,
 }
 
 /// A refusal or an end, in words that both sides show.
@@ -172,6 +175,13 @@ pub enum Message {
     /// Replica: durable.
     Committed {
         /// The cut.
+        cut: CutId,
+    },
+    /// Source, between two catch-ups: make your last one now, the role is to be yours.
+    Handover,
+    /// Source, after that commit: it has given up its role, durably. The session ends.
+    Relinquished {
+        /// The cut that was committed.
         cut: CutId,
     },
     /// Source: noted.

@@ -150,6 +150,17 @@ impl Replica {
                 // Only a comparison of everything gets here.
                 seed.loaded_fingerprint = None;
             }
+            if let Some(loser) = replica.loser.take() {
+                // Layers of the branch that gave way name cuts that nobody has from here on.
+                let old = &s.lineage;
+                let past = old.index_of(loser.common);
+                let gone = |c: &ClosedLayer| {
+                    old.index_of(c.name.to) > past && !body.lineage.contains(c.name.to)
+                };
+                freed.extend(s.layers.closed.iter().filter(|c| gone(c)).map(|c| c.at));
+                s.layers.closed.retain(|c| !gone(c));
+            }
+            replica.relinquished = false;
             replica.commit_number = number;
             replica.committed_unix_ms = Some(body.unix_ms);
             s.lineage = body.lineage;

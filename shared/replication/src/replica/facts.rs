@@ -30,7 +30,7 @@ impl Replica {
                 geometry: s.geometry.clone(),
                 role: Role::Replica,
                 suspect: false,
-                relinquished: false,
+                relinquished: s.replica.as_ref().is_some_and(|r| r.relinquished),
                 promoted: None,
                 alone: None,
                 lineage: s.lineage.clone(),

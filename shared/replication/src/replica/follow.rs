@@ -63,6 +63,8 @@ impl Default for FollowSettings {
 pub enum FollowEnd {
     /// In step at this cut, as asked by `once`.
     InStep(CutId),
+    /// The source has handed its role to this site, which holds this cut: it is to be promoted.
+    Relinquished(CutId),
 }
 
 /// Follows the source over one connection. Comes back with an error when the link ends or the attach
@@ -118,6 +120,9 @@ async fn converse(
     shown(&verdict);
     let connection = connection.clone();
     let mut session = Following { replica, connection, settings, theirs, verdict };
+    if let Some(cut) = session.was_relinquished() {
+        return Ok(FollowEnd::Relinquished(cut));
+    }
     let want = match session.admissible() {
         Ok(want) => want,
         Err(e) => {
@@ -139,10 +144,23 @@ struct Following<'a> {
     verdict: Verdict,
 }
 
+/// The answer to what was asked. The word of a switchover may have crossed the question; the catch-up that it
+/// asks for is under way then, or it is said again.
+async fn answer(inbox: &mut Inbox) -> Result<(Message, bytes::Bytes)> {
+    loop {
+        match inbox.next().await? {
+            (Message::Handover, _) => {}
+            other => return Ok(other),
+        }
+    }
+}
+
 /// What the source said after a commit.
-struct Settled {
-    cut: CutId,
-    remaining_bytes: u64,
+enum Settled {
+    /// It goes on as the source.
+    Goes { cut: CutId, remaining_bytes: u64 },
+    /// It has given up its role.
+    Relinquished(CutId),
 }
 
 impl Following<'_> {
@@ -152,10 +170,13 @@ impl Following<'_> {
         }
         let mut rounds = 0;
         loop {
-            let settled = self.round(want, inbox).await?;
+            let (cut, remaining_bytes) = match self.round(want, inbox).await? {
+                Settled::Goes { cut, remaining_bytes } => (cut, remaining_bytes),
+                Settled::Relinquished(cut) => return Ok(FollowEnd::Relinquished(cut)),
+            };
             want = Want::Delta;
             rounds += 1;
-            let in_step = settled.remaining_bytes <= self.settings.in_step_bytes
+            let in_step = remaining_bytes <= self.settings.in_step_bytes
                 && self.replica.lacks_only_unreadable();
             self.replica.in_step.set(in_step);
             if in_step {
@@ -163,7 +184,7 @@ impl Following<'_> {
             }
             if in_step && self.settings.once {
                 self.whole()?;
-                return Ok(FollowEnd::InStep(settled.cut));
+                return Ok(FollowEnd::InStep(cut));
             }
             if in_step {
                 rounds = 0;
@@ -172,7 +193,7 @@ impl Following<'_> {
                 return Err(Error::Link(format!(
                     "after {rounds} catch-ups {} bytes are still to come: the source is written \
                      faster than the link carries",
-                    settled.remaining_bytes
+                    remaining_bytes
                 )));
             }
         }
@@ -205,6 +226,19 @@ impl Following<'_> {
         }
     }
 
+    /// The other site has given its role to this one, which holds all of it, and the word got lost: the
+    /// cut at which this site stands.
+    fn was_relinquished(&self) -> Option<CutId> {
+        let head = self.replica.head()?;
+        let handed = self.verdict.rule == Rule::NoSource
+            && self.theirs.relinquished
+            && self.replica.is_consistent();
+        // The giving way made a cut of its own, with nothing before it.
+        let mut theirs = self.theirs.lineage.cuts().iter().rev();
+        let at = theirs.find(|cut| cut.reason != CutReason::Handover)?;
+        (handed && at.id == head).then_some(head)
+    }
+
     /// Whether the verdict lets this side pull, and what.
     fn admissible(&self) -> Result<Want> {
         let refused =
@@ -234,6 +268,11 @@ impl Following<'_> {
         if self.settings.compare && loses_here {
             return Ok(Want::Compare);
         }
+        let gives_way =
+            self.replica.store.with(|s| s.replica.as_ref().is_some_and(|r| r.loser.is_some()));
+        if gives_way && loses_here && matches!(self.verdict.means, Means::Delta { .. }) {
+            return Ok(Want::Rejoin);
+        }
         match (self.verdict.overwrite, self.verdict.means) {
             (Overwrite::ByItself { .. }, Means::Delta { .. } | Means::Nothing) => Ok(Want::Delta),
             _ if self.verdict.rule == Rule::InStep => Ok(Want::Delta),
@@ -250,7 +289,7 @@ impl Following<'_> {
 
     async fn check(&self, inbox: &mut Inbox) -> Result<()> {
         self.connection.send(&Message::Check { samples: self.settings.samples }).await?;
-        let (message, payload) = inbox.next().await?;
+        let (message, payload) = answer(inbox).await?;
         if message != Message::Samples {
             return Err(unexpected(&message));
         }
@@ -284,11 +323,11 @@ impl Following<'_> {
     }
 
     async fn round(&mut self, want: Want, inbox: &mut Inbox) -> Result<Settled> {
-        if want == Want::Delta {
+        if want != Want::Compare {
             self.send_sets().await?;
         }
         self.connection.send(&Message::Begin { want }).await?;
-        let (message, payload) = inbox.next().await?;
+        let (message, payload) = answer(inbox).await?;
         let cut = match message {
             Message::NothingNew { cut } if Some(cut) == self.replica.head() => cut,
             Message::CatchUp { session, cut, since, carries, unix_ms } => {
@@ -310,7 +349,7 @@ impl Following<'_> {
                     record,
                     only_differing,
                 };
-                self.replica.check_announced(&announced, want)?;
+                self.replica.check_announced(&announced, want).await?;
                 self.replica.begin_pull(announced).await?;
                 let gather = Gather::new(self.replica, self.connection.clone(), suspected);
                 gather.run(inbox).await?;
@@ -328,8 +367,9 @@ impl Following<'_> {
                 self.replica.progress.source_dirty_bytes.set(remaining_bytes);
                 self.replica.apply().await?;
                 self.replica.note_floor(floor).await?;
-                Ok(Settled { cut, remaining_bytes })
+                Ok(Settled::Goes { cut, remaining_bytes })
             }
+            (Message::Relinquished { cut: at }, _) if at == cut => Ok(Settled::Relinquished(cut)),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -407,7 +447,10 @@ impl Following<'_> {
     async fn pause(&mut self, inbox: &mut Inbox) -> Result<()> {
         tokio::select! {
             biased;
-            message = inbox.next() => Err(unexpected(&message?.0)),
+            message = inbox.next() => match message?.0 {
+                Message::Handover => Ok(()),
+                other => Err(unexpected(&other)),
+            },
             () = tokio::time::sleep(self.settings.interval) => Ok(()),
         }
     }

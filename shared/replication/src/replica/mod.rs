@@ -13,6 +13,7 @@ mod gather;
 mod generation;
 mod load;
 mod missing;
+mod promote;
 mod pull;
 mod receive;
 mod resume;
@@ -32,6 +33,7 @@ use crate::volumes::Volumes;
 
 pub use follow::{FollowEnd, FollowSettings, ask, follow};
 pub use load::{LoadProgress, LoadReport, LoadRequest};
+pub use promote::Standing;
 pub use pull::PullProgress;
 
 use missing::MissingMap;

@@ -14,7 +14,8 @@ use super::Replica;
 use super::missing::free;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;
-use crate::state::{PullRecord, PullSession};
+use crate::session::PIECE_BYTES;
+use crate::state::{ClosedLayer, PullRecord, PullSession};
 use crate::{Error, Result};
 
 /// Grains that a source may say it cannot read: no honest one has more, and the commit names them all.
@@ -161,7 +162,7 @@ impl ActivePull {
 
 impl Replica {
     /// Looks whether what the source announced can be, before anything is done with it.
-    pub(super) fn check_announced(&self, announced: &Announced, want: Want) -> Result<()> {
+    pub(super) async fn check_announced(&self, announced: &Announced, want: Want) -> Result<()> {
         let wrong = |what: &str| Err(Error::Peer(format!("its catch-up {what}")));
         if announced.lineage.head().map(|c| c.id) != Some(announced.cut) {
             return wrong("does not lead to the cut that it names");
@@ -182,10 +183,36 @@ impl Replica {
         let mut all = self.direct_mask();
         all.union_with(&self.damaged.set());
         all.union_with(&self.unloaded.set());
+        if want == Want::Rejoin {
+            let Some(common) = announced.since.filter(|cut| self.knows(*cut)) else {
+                return wrong("does not begin at a cut that this site holds");
+            };
+            // Else what this site wrote on its own would stay, unnoticed.
+            all.union_with(&self.written_since(common).await?);
+        }
         if !all.is_subset(&announced.record) {
             return wrong("leaves out grains that are missing here");
         }
         Ok(())
+    }
+
+    fn knows(&self, cut: CutId) -> bool {
+        self.store.with(|s| s.lineage.contains(cut))
+    }
+
+    /// What this site's layers hold since a cut of its own lineage.
+    async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
+        let layers = self.store.with(|s| {
+            let at = s.lineage.index_of(cut);
+            let after =
+                |c: &&ClosedLayer| s.lineage.index_of(c.name.to).is_none_or(|to| Some(to) > at);
+            s.layers.closed.iter().filter(after).map(|c| c.at).collect::<Vec<_>>()
+        });
+        let mut written = GrainSet::new();
+        for at in layers {
+            written.union_with(&self.pool.read_map(at, MapKind::Layer).await?.set);
+        }
+        Ok(written)
     }
 
     /// Makes everything durable that must be before the first grain of a catch-up arrives.
@@ -276,9 +303,13 @@ impl Replica {
             false => bytes.saturating_sub(announced.only_differing),
         };
         // Headers and padding of records, and what is not applied yet, share the room.
-        let needed = bytes + bytes / 64 + (bytes >> self.volumes.geometry().grain.shift()) * 128;
-        let room = self.journal.room();
-        if needed <= room {
+        let grain = self.volumes.geometry().grain;
+        let records = bytes >> grain.shift();
+        let needed = bytes + bytes / 64 + records * 128;
+        let room = self.journal.room_for(PIECE_BYTES.max(grain.bytes()), records);
+        // An estimate: where it was wrong once and the operator allows it, it is not asked again.
+        let failed = self.journal_was_full.get() && self.settings.allow_direct;
+        if needed <= room && !failed {
             return Ok(false);
         }
         if self.settings.allow_direct {
@@ -309,6 +340,12 @@ impl Replica {
         match e {
             journal::Error::Full { room, .. } => {
                 self.journal_was_full.set(true);
+                if self.settings.allow_direct {
+                    return Error::Link(format!(
+                        "the catch-up did not fit into the {room} bytes that the journal may still take; \
+                         it begins again, straight into the base"
+                    ));
+                }
                 let left = self.pull.borrow().as_ref().map(|p| p.remaining());
                 let bytes = left.map_or(0, |left| left.bytes(self.volumes.geometry()));
                 self.journal_too_small(bytes, room)

@@ -19,7 +19,7 @@ use crate::volumes::Volumes;
 use crate::{Error, Result};
 
 /// Bytes read in one piece.
-const PIECE_BYTES: u64 = 1 << 20;
+pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 /// Grains whose holes are looked up in one piece.
 const HOLE_GRAINS: u64 = 1 << 24;
 /// More grains than this, and more than one of 64 of the volumes, that cannot be read are no bad places

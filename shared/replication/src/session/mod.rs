@@ -11,5 +11,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use copy::PIECE_BYTES;
 pub use copy::{CopySession, Counters, Ended, OnWrite, Options, Overflow};
 pub use store::SideFile;

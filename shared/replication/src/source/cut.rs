@@ -93,7 +93,7 @@ impl Source {
     }
 
     /// The decision itself: no waiting, the gate is closed.
-    fn swap_at(
+    pub(super) fn swap_at(
         &self,
         id: CutId,
         reason: CutReason,

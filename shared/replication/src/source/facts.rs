@@ -29,7 +29,7 @@ impl Source {
                 role: Role::Source,
                 suspect: s.suspect.is_some(),
                 relinquished: false,
-                promoted: None,
+                promoted: s.promoted,
                 alone,
                 lineage: s.lineage.clone(),
                 sequence: 0,

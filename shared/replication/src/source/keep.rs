@@ -48,6 +48,7 @@ impl Source {
                 }
             }
             self.renew_mark(s, identity, cut);
+            forget_promotion(s);
         });
         self.store.save().await?;
         self.suspected.borrow_mut().clear();
@@ -72,6 +73,15 @@ impl Source {
             .collect();
         let held = |s: &State| &held(s) | &of_sessions;
         self.keeper().tidy(held, floor).await
+    }
+}
+
+/// A promotion that every peer has passed needs no telling any more.
+fn forget_promotion(s: &mut State) {
+    let Some(at) = s.promoted.and_then(|cut| s.lineage.index_of(cut)) else { return };
+    let past = |cut: Option<CutId>| cut.and_then(|cut| s.lineage.index_of(cut)) >= Some(at);
+    if s.peers.iter().all(|peer| past(peer.acked)) {
+        s.promoted = None;
     }
 }
 
@@ -109,6 +119,9 @@ fn held(s: &State) -> BTreeSet<CutId> {
     }
     if let Some(cut) = s.synced {
         held.last_synced(cut);
+    }
+    if let Some(cut) = s.promoted {
+        held.promotion(cut);
     }
     held.cuts().clone()
 }

@@ -11,11 +11,13 @@ mod cut;
 mod deliver;
 mod export;
 mod facts;
+mod give_way;
 mod keep;
 mod links;
 mod samples;
 mod serve_link;
 mod start;
+mod switchover;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -25,8 +27,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use disk::Context;
+use grain::attach::{Overwrite, Rule, Side, Verdict};
 use grain::{CutId, GrainSet};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::group_commit::GroupCommit;
 use crate::session::CopySession;
@@ -100,10 +103,15 @@ pub struct Source {
     marked_alone: Cell<bool>,
     longest_pause_us: Cell<u64>,
     stopping: Cell<bool>,
+    /// Another site was promoted while this one had acknowledged nothing alone.
+    fenced: Cell<bool>,
     /// A dump is being begun, resumed or run.
     pub(crate) dumping: Cell<bool>,
     /// The working session of each replica.
     links: Rc<links::Links>,
+    switchover: RefCell<Option<Rc<switchover::Switchover>>>,
+    switchover_asked: Notify,
+    switchover_over: Notify,
 }
 
 impl Source {
@@ -163,6 +171,25 @@ impl Source {
     /// The longest time, in microseconds, that a cut kept writers waiting since the start.
     pub fn longest_pause_us(&self) -> u64 {
         self.longest_pause_us.get()
+    }
+
+    /// Whether writes are refused because another site was promoted.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.get()
+    }
+
+    /// What an attach with another source said. A source that learns of a promotion before it has
+    /// acknowledged anything alone takes no write any more: nothing is lost by that, and a split brain is
+    /// avoided. One that has acknowledged writes alone is never stopped by a mistaken promotion.
+    pub(crate) fn learn(&self, verdict: &Verdict) {
+        let mine = match verdict.overwrite {
+            Overwrite::Named { offered, .. } => offered == Some(Side::Mine),
+            _ => false,
+        };
+        if verdict.rule == Rule::Promoted && mine && !self.marked_alone.get() {
+            tracing::error!("another site was promoted: no more writes are taken here");
+            self.fenced.set(true);
+        }
     }
 
     /// Ends a copy session's protection: writers do not see it any more.

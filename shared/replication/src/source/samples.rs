@@ -2,13 +2,12 @@
 
 use std::rc::Rc;
 
-use grain::{CutId, GrainSet, Run, VolumeId};
+use grain::{CutId, GrainSet, Run, VolumeId, is_zero};
 use sha1::{Digest, Sha1};
 
 use super::Source;
 use crate::Result;
 use crate::protocol::Sample;
-use crate::volumes::is_zero;
 
 /// Draws tried for each sample wanted, before a sparse volume is given up on.
 const DRAWS_A_SAMPLE: u32 = 8;

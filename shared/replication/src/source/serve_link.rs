@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use grain::attach::{Facts, Means, Overwrite, Role, Rule, Side, Verdict};
+use grain::attach::{Facts, Losers, Means, Overwrite, Role, Rule, Side, Verdict};
 use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
 
 use super::Source;
@@ -47,8 +47,8 @@ pub struct LinkProgress {
     pub sent_bytes: Cell<u64>,
     /// Of the present catch-up: grains that could not be read here.
     pub unreadable: RefCell<GrainSet>,
-    /// The verdict's rule.
-    pub rule: Cell<Option<grain::attach::Rule>>,
+    /// The verdict.
+    pub verdict: RefCell<Option<Verdict>>,
 }
 
 /// Serves one replica until the link ends.
@@ -92,9 +92,14 @@ async fn serve(
 ) -> Result<()> {
     let mine = source.facts(identity);
     let Attached { theirs, verdict } = attach(connection, inbox, &mine).await?;
-    progress.rule.set(Some(verdict.rule));
+    *progress.verdict.borrow_mut() = Some(verdict.clone());
     tracing::info!(rule = %verdict.rule, means = ?verdict.means,
         grains = ?verdict.estimated_grains, "attach");
+    if theirs.role == Role::Source {
+        source.learn(&verdict);
+        let detail = format!("both sites are sources: {:?}", verdict.reasons);
+        return Err(Error::Refused { rule: verdict.rule.to_string(), detail });
+    }
     let (connection, identity) = (connection.clone(), identity.to_owned());
     let place = None;
     let session = ServedSession {
@@ -140,9 +145,19 @@ impl Drop for Installed {
 impl ServedSession<'_> {
     async fn run(mut self, inbox: &mut Inbox) -> Result<()> {
         let mut sets = self.inbox_of_sets();
+        let mut told = false;
         loop {
+            let next = tokio::select! {
+                biased;
+                next = inbox.next_or_end() => next?,
+                () = self.asked_to_hand_over(told) => {
+                    told = true;
+                    self.connection.send(&Message::Handover).await?;
+                    continue;
+                }
+            };
             // Between two catch-ups a replica may go: it has what it came for.
-            let Some((message, payload)) = inbox.next_or_end().await? else { return Ok(()) };
+            let Some((message, payload)) = next else { return Ok(()) };
             match message {
                 Message::Set { name } => {
                     let known = match name {
@@ -165,7 +180,10 @@ impl ServedSession<'_> {
                         let links = &self.source.links;
                         self.place = Some(links.take(&self.identity, self.slot).await);
                     }
-                    self.begin(want, Claims::new(taken), inbox).await?;
+                    if self.begin(want, Claims::new(taken), inbox).await? {
+                        return Ok(());
+                    }
+                    told = false;
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -205,21 +223,42 @@ impl ServedSession<'_> {
                 Ok(())
             }
             (Want::Compare, Overwrite::ByItself { .. }, _) => Ok(()),
-            _ if self.verdict.rule == Rule::InStep => Ok(()),
-            // The replica's operator asked for the comparison, which names the replica as the loser.
-            // Not where this source does not trust its own base: that is said here.
-            (Want::Compare, Overwrite::Named { losers, .. }, _)
-                if losers.includes(Side::Theirs)
-                    && self.theirs.role == Role::Replica
-                    && self.verdict.rule != Rule::Suspect =>
+            // Its operator's word, given there.
+            (Want::Rejoin, Overwrite::ByItself { .. }, Means::Delta { .. } | Means::Nothing) => {
+                Ok(())
+            }
+            (Want::Rejoin, Overwrite::Named { losers, .. }, Means::Delta { .. })
+                if self.gives_way(losers) =>
             {
                 Ok(())
             }
+            _ if self.verdict.rule == Rule::InStep => Ok(()),
+            // The replica's operator asked for the comparison, which names the replica as the loser.
+            // Not where this source does not trust its own base: that is said here.
+            (Want::Compare, Overwrite::Named { losers, .. }, _) if self.gives_way(losers) => Ok(()),
             _ => refused(format!("this needs an operator's word: {:?}", self.verdict.reasons)),
         }
     }
 
-    async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<()> {
+    fn gives_way(&self, losers: Losers) -> bool {
+        losers.includes(Side::Theirs)
+            && self.theirs.role == Role::Replica
+            && self.verdict.rule != Rule::Suspect
+    }
+
+    /// Waits until the role is to go to this replica, and it has not been told yet.
+    async fn asked_to_hand_over(&self, told: bool) {
+        loop {
+            let asked = self.source.switchover_asked.notified();
+            if !told && self.source.switchover_to(&self.identity).is_some() {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    /// One catch-up. True when the role has gone to the replica with it.
+    async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<bool> {
         if let Err(e) = self.may_begin(want) {
             self.connection.refuse(self.verdict.rule.name(), e.to_string()).await;
             return Err(e);
@@ -284,7 +323,9 @@ impl ServedSession<'_> {
         };
         let one = self.source.lock_cuts().await;
         let agreed = match want {
-            Want::Delta => Agreed::from_delta(self.source, &self.theirs, claims).await?,
+            Want::Delta | Want::Rejoin => {
+                Agreed::from_delta(self.source, &self.theirs, claims).await?
+            }
             Want::Compare => Agreed::everything(self.source, &self.theirs),
         };
         let mut made = None;
@@ -327,7 +368,7 @@ impl ServedSession<'_> {
         self.progress.unreadable.borrow_mut().clear();
         let suspected = match want {
             Want::Compare => agreed.pull.clone(),
-            Want::Delta => {
+            Want::Delta | Want::Rejoin => {
                 let mut suspected = self.source.suspected();
                 suspected.intersect_with(&agreed.pull);
                 suspected
@@ -356,13 +397,19 @@ impl ServedSession<'_> {
         outcome
     }
 
-    /// Waits for the commit of `cut` and lets go what it frees.
-    async fn settle(&mut self, inbox: &mut Inbox, cut: CutId) -> Result<()> {
+    /// Waits for the commit of `cut` and lets go what it frees, or decides a switchover.
+    async fn settle(&mut self, inbox: &mut Inbox, cut: CutId) -> Result<bool> {
         match inbox.next().await? {
             (Message::Committed { cut: done }, _) if done == cut => {}
             (other, _) => return Err(unexpected(&other)),
         }
         self.source.acknowledged(&self.identity, cut).await?;
+        if let Some(asked) = self.source.switchover_to(&self.identity)
+            && self.source.decide_switchover(&asked, cut).await?
+        {
+            self.connection.send(&Message::Relinquished { cut }).await?;
+            return Ok(true);
+        }
         // From here on the replica is at the cut: the facts of the next round.
         if let Some(lineage) = self.source.store().with(|s| s.lineage.up_to(cut)) {
             self.theirs.lineage = lineage;
@@ -376,7 +423,8 @@ impl ServedSession<'_> {
         let remaining_bytes = dirty.bytes(self.source.volumes().geometry());
         let floor = self.source.peer_floor();
         let settled = Message::Settled { floor, remaining: dirty.len(), remaining_bytes };
-        self.connection.send(&settled).await
+        self.connection.send(&settled).await?;
+        Ok(false)
     }
 }
 

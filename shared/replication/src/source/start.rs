@@ -7,7 +7,7 @@ use std::rc::Rc;
 use disk::Context;
 use grain::lineage::unclean_start_union;
 use grain::{CutReason, GrainSet, Layer};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::write::base_syncer;
 use super::{Settings, Source};
@@ -15,7 +15,7 @@ use crate::Result;
 use crate::map::{MapFile, MapKind};
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
-use crate::track::recover::hex;
+use crate::track::recover::{hex, note_settling};
 use crate::track::{Gate, MapPool, Recovered, Regions, Tracker, recover};
 use crate::volumes::Volumes;
 
@@ -47,6 +47,7 @@ impl Source {
         }
         let open = fresh_open_layer(&pool, store, &found).await?;
         if !found.power_cut {
+            note_settling(&pool).await?;
             pool.sync_closed().await?;
         }
         let regions = Regions::create(&pool, settings.crash_excess_bytes).await?;
@@ -70,8 +71,12 @@ impl Source {
             marked_alone: Cell::new(false),
             longest_pause_us: Cell::new(0),
             stopping: Cell::new(false),
+            fenced: Cell::new(false),
             dumping: Cell::new(false),
             links: Rc::default(),
+            switchover: RefCell::default(),
+            switchover_asked: Notify::new(),
+            switchover_over: Notify::new(),
             settings,
         });
         source.begin(clean).await?;

@@ -41,7 +41,7 @@ impl Source {
     /// Writes inline if nothing has to be waited for; `Ok(false)` says that nothing was promised and
     /// [`Source::write`] has to be used.
     pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<bool> {
-        if !self.marked_alone.get() || self.stopping.get() {
+        if !self.marked_alone.get() || self.stopping.get() || self.switchover.borrow().is_some() {
             return Ok(false);
         }
         let Some(_ticket) = self.gate.try_enter() else { return Ok(false) };
@@ -114,10 +114,15 @@ impl Source {
             .acquire_many((weight >> 10).max(1) as u32)
             .await
             .map_err(|_| Error::State("the source is stopping".to_owned()))?;
-        let _ticket = self.gate.enter().await;
-        if self.stopping.get() {
-            return Err(Error::State("the source is stopping".to_owned()));
-        }
+        let _ticket = loop {
+            self.role_is_settled().await;
+            let ticket = self.gate.enter().await;
+            // Asked for while the gate was closed for a cut.
+            if self.switchover.borrow().is_none() {
+                break ticket;
+            }
+        };
+        self.takes_writes()?;
         let locks = self
             .locks
             .get(volume.index())
@@ -129,6 +134,7 @@ impl Source {
         }
         // After the bits: a commit that withdraws the mark sees them and leaves a new one.
         self.mark_alone().await?;
+        self.not_fenced()?;
         self.protect(run).await;
         let volume = self.volumes.get(volume)?;
         let durable = matches!(piece, Piece::Data(_, true));
@@ -151,6 +157,23 @@ impl Source {
             self.become_suspect(e).await;
         }
         outcome
+    }
+
+    fn takes_writes(&self) -> Result<()> {
+        match self.stopping.get() {
+            true => Err(Error::State("the source is stopping".to_owned())),
+            false => self.not_fenced(),
+        }
+    }
+
+    fn not_fenced(&self) -> Result<()> {
+        match self.fenced.get() {
+            true => Err(Error::State(
+                "another site was promoted: this one takes no writes until the operator decided"
+                    .to_owned(),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Lets every copy session keep what this write is about to overwrite.

@@ -50,6 +50,9 @@ pub struct State {
     pub run: RunRecord,
     /// What only a replica has.
     pub replica: Option<ReplicaState>,
+    /// The cut of this source's promotion, as long as a peer may not know it.
+    #[serde(default)]
+    pub promoted: Option<CutId>,
 }
 
 /// How the last run began and ended.
@@ -126,6 +129,16 @@ pub struct Peer {
     pub published: Vec<CutId>,
     /// Since when replies were given that the peer does not have.
     pub alone: Option<AloneMark>,
+    /// Where to dial it; empty where it dials.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+impl Peer {
+    /// One that has acknowledged nothing.
+    pub fn new(identity: String) -> Peer {
+        Peer { identity, acked: None, published: Vec::new(), alone: None, addresses: Vec::new() }
+    }
 }
 
 /// Replies were given without a peer.
@@ -207,6 +220,24 @@ pub struct ReplicaState {
     pub proof: Proof,
     /// The newest fingerprint taken at a committed cut.
     pub generation: Option<Generation>,
+    /// A former source: its content gives way.
+    #[serde(default)]
+    pub loser: Option<Loser>,
+    /// A former source that handed its role to the site that it follows now, which may not know it yet.
+    #[serde(default)]
+    pub relinquished: bool,
+}
+
+/// The operator's durable word that what this site holds beyond the common cut gives way to the source
+/// (rule 11). Gone with the first commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loser {
+    /// The newest cut that both had when the word was given.
+    pub common: CutId,
+    /// Grains written here since then, at most.
+    pub grains: u64,
+    /// When the word was given.
+    pub unix_ms: u64,
 }
 
 /// What share of a replica is proven, and how.

@@ -4,12 +4,14 @@
 //!   taken together: a cut whose record was lost left its new layer unnamed.
 //! * After a killed process (same boot id) that is exact, for the page cache is still there. After a
 //!   power cut, all grains of active regions count as written, too, and are flagged *suspected*.
+//! * After a killed process that was syncing layers the same holds as after a power cut: a sync that failed
+//!   may have cost pages (see `regions`).
 //! * What does not check reads as dirty.
 
 use grain::{GrainSet, LayerId};
 
 use super::pool::MapPool;
-use super::regions::grains_of_regions;
+use super::regions::{grains_of_regions, settling_bit};
 use crate::map::{MapFile, MapKind};
 use crate::state::{LayerRef, StateStore};
 use crate::{Error, Result};
@@ -74,7 +76,8 @@ pub async fn recover(pool: &MapPool, store: &StateStore) -> Result<Recovered> {
             return Err(Error::corrupt(path, "the open layer's file is gone"));
         }
     }
-    if found.power_cut {
+    let killed = !run.boot.is_empty() && run.boot == now && run.seal.is_none();
+    if found.power_cut || (killed && was_settling(pool).await?) {
         suspect_regions(pool, store, &mut found).await?;
     }
     Ok(found)
@@ -90,6 +93,36 @@ fn other_maps(store: &StateStore) -> Vec<LayerRef> {
         });
         of_replica.chain(s.run.suspected).collect()
     })
+}
+
+/// Whether the process that died was syncing layers. A map that does not check says yes.
+async fn was_settling(pool: &MapPool) -> Result<bool> {
+    let path = pool.dir().join(REGIONS_FILE);
+    let there = pool.context().storage.exists(&path).await.map_err(Error::io("look at", &path))?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    let content = MapFile::read(pool.context(), &path, &pool.spec(MapKind::Regions)).await?;
+    let bit = settling_bit(&pool.geometry());
+    Ok(content.set.contains(bit.volume, bit.first))
+}
+
+/// Notes durably, in the region map that the process before left, that layers are about to be synced.
+pub(crate) async fn note_settling(pool: &MapPool) -> Result<()> {
+    let path = pool.dir().join(REGIONS_FILE);
+    let there = pool.context().storage.exists(&path).await.map_err(Error::io("look at", &path))?;
+    if there.is_none() {
+        return Ok(());
+    }
+    match MapFile::open(pool.context(), &path, pool.spec(MapKind::Regions)).await {
+        Ok((map, _)) => {
+            map.insert(settling_bit(&pool.geometry()));
+            map.write_durable().await
+        }
+        // It reads as everything at the next start, this bit among it.
+        Err(Error::Corrupt { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 async fn suspect_regions(pool: &MapPool, store: &StateStore, found: &mut Recovered) -> Result<()> {

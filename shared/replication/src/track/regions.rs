@@ -5,6 +5,11 @@
 //! active counts as written (flagged *suspected*).
 //!
 //! Region bits become durable in groups: one small synced overwrite serves all who wait for it.
+//!
+//! One more bit says that layers are being synced. When such a sync fails, the kernel may drop the pages that it
+//! could not write, and a process that dies before it wrote them elsewhere leaves a page cache in which
+//! bits are missing. A start that finds this bit set therefore takes the active regions as after a power
+//! cut, although the machine was never down.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -36,10 +41,15 @@ pub fn region_shift(geometry: &Geometry) -> u32 {
     shift
 }
 
-/// The layout of the region map.
+/// The layout of the region map: the regions of each volume, then the one bit of [`settling_bit`].
 pub fn region_layout(geometry: &Geometry) -> Layout {
     let shift = region_shift(geometry);
-    Layout::new(geometry.volumes.iter().map(|v| v.bytes.div_ceil(1 << shift)))
+    Layout::new(geometry.volumes.iter().map(|v| v.bytes.div_ceil(1 << shift)).chain([1]))
+}
+
+/// The bit of the region map that is set while layers are being synced.
+pub fn settling_bit(geometry: &Geometry) -> Run {
+    Run { volume: VolumeId(geometry.volumes.len() as u16), first: 0, count: 1 }
 }
 
 /// The grains that the active regions of `regions` cover.
@@ -77,6 +87,9 @@ pub struct Regions {
     cap: u64,
     state: Rc<RefCell<State>>,
     generation: Cell<u64>,
+    settling: Run,
+    /// How many syncs of layers are under way.
+    settlers: Cell<u32>,
 }
 
 #[derive(Default)]
@@ -111,6 +124,8 @@ impl Regions {
             cap: (crash_excess_bytes >> shift).max(16),
             state: Rc::default(),
             generation: Cell::new(1),
+            settling: settling_bit(&geometry),
+            settlers: Cell::new(0),
         })
     }
 
@@ -192,6 +207,9 @@ impl Regions {
         let refuse = |e: Error| Error::TrackingFailed(e.to_string());
         let mut set = self.state.borrow().active.clone();
         set.union_with(batch);
+        if self.settlers.get() > 0 {
+            set.insert_run(self.settling);
+        }
         let (ctx, path) = (self.pool.context(), self.pool.dir().join(REGIONS_FILE));
         let (spec, id) = (self.pool.spec(MapKind::Regions), self.pool.new_id());
         let map = MapFile::create_fresh(ctx, &path, spec, id, set).await.map_err(refuse)?;
@@ -200,11 +218,38 @@ impl Regions {
         let mut stale = map.with_set(GrainSet::clone);
         stale.subtract(batch);
         stale.subtract(&self.state.borrow().active);
+        if self.settlers.get() > 0 {
+            stale.remove_run(self.settling);
+        }
         for run in stale.runs() {
             map.remove(run);
         }
         *self.map.borrow_mut() = map;
         Ok(())
+    }
+
+    /// Notes durably that layers are about to be synced.
+    pub async fn begin_settling(&self) -> Result<()> {
+        self.settlers.set(self.settlers.get() + 1);
+        let map = self.map.borrow().clone();
+        map.insert(self.settling);
+        let noted = match map.write_durable().await {
+            Ok(()) => Ok(()),
+            Err(_) => self.start_afresh(&GrainSet::new()).await,
+        };
+        if noted.is_err() {
+            self.end_settling(false);
+        }
+        noted
+    }
+
+    /// They are synced, or not. That they are is noted through the page cache, with the next release.
+    pub fn end_settling(&self, synced: bool) {
+        let left = self.settlers.get().saturating_sub(1);
+        self.settlers.set(left);
+        if synced && left == 0 {
+            self.map.borrow().remove(self.settling);
+        }
     }
 
     /// Opens a new generation and says which one ended: bits set from now on are not covered by a

@@ -190,6 +190,8 @@ impl Tracker {
 
     /// Syncs all bits that are set now and releases the regions that this covers.
     pub async fn settle(self: &Rc<Self>) -> Result<()> {
+        self.regions.begin_settling().await?;
+        let settling = Settling { regions: self.regions.clone(), synced: Cell::new(false) };
         // Taken at one instant: every bit of the generation that ends is in one of these maps, also
         // when a cut comes meanwhile.
         let ended = self.regions.next_generation();
@@ -206,6 +208,8 @@ impl Tracker {
         }
         // One that was replaced has another id and goes with the next time.
         self.closing.borrow_mut().retain(|l| closing.iter().all(|c| c.id() != l.map.id()));
+        settling.synced.set(true);
+        drop(settling);
         self.regions.release(ended);
         Ok(())
     }
@@ -244,5 +248,17 @@ impl Tracker {
     /// The files.
     pub fn pool(&self) -> &MapPool {
         &self.pool
+    }
+}
+
+/// A sync of layers under way, which ends however its owner ends.
+struct Settling {
+    regions: Rc<Regions>,
+    synced: Cell<bool>,
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.regions.end_settling(self.synced.get());
     }
 }

@@ -13,7 +13,7 @@ const SIZES: [u64; 2] = [256 * GRAIN, 40 * GRAIN + 100];
 const WRITTEN: u64 = 100;
 
 /// Breaks after so many bytes from the source.
-fn breaks_after(bytes: u64) -> impl FnMut(Direction, usize) -> Fate + 'static {
+pub fn breaks_after(bytes: u64) -> impl FnMut(Direction, usize) -> Fate + 'static {
     let mut left = bytes;
     move |direction, bytes| {
         if direction == Direction::NearToFar {

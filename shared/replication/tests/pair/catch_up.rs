@@ -82,7 +82,7 @@ fn in_step_stays_in_step() {
 async fn add_absent_peer(source: &Rc<Source>) {
     let identity = "gone".to_owned();
     let acked = source.head();
-    let peer = Peer { identity, acked, published: Vec::new(), alone: None };
+    let peer = Peer { acked, ..Peer::new(identity) };
     source.store().update(|s| s.peers.push(peer)).await.unwrap();
 }
 

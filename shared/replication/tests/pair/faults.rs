@@ -217,6 +217,33 @@ fn a_journal_that_is_too_small_is_named_and_nothing_moves() {
     });
 }
 
+/// Runs with gaps between them, of which a segment takes one each: no estimate knows that. Where the operator
+/// allows it, the catch-up goes on into the base by itself.
+#[test]
+fn a_journal_that_is_full_halfway_does_not_end_a_catch_up_that_may_be_direct() {
+    run(|| async {
+        let mut pair = Pair::new(67, &[1024 * GRAIN]).await;
+        pair.replica_settings.journal.segment_bytes = 120 << 10;
+        pair.replica_settings.journal.max_bytes = 20 * (120 << 10);
+        pair.replica_settings.allow_direct = true;
+        let source = pair.start_source().await.unwrap();
+        pair.seed(&source).await;
+        for piece in 0..25 {
+            write(&source, 0, piece * 17 * GRAIN, 16 * GRAIN as usize, 0x44).await;
+        }
+        let replica = pair.start_replica().await.unwrap();
+        let mut broken = 0;
+        while let Err(error) = pair.attach(&source, &replica).await.replica.unwrap() {
+            assert!(matches!(&error, Error::Link(_)), "trying again would help: {error}");
+            broken += 1;
+            assert!(broken < 4, "it does not come to an end: {error}");
+        }
+        assert!(broken > 0, "the journal was not full");
+        assert!(replica.is_consistent());
+        pair.assert_equal().await;
+    });
+}
+
 #[test]
 fn a_source_that_cannot_preserve_breaks_off_and_goes_on_later() {
     run(|| async {

@@ -17,4 +17,7 @@ mod media;
 mod oracle;
 mod refusals;
 mod rig;
+mod role_histories;
+mod roles;
+mod switchover;
 mod unreadable;

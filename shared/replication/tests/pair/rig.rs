@@ -150,12 +150,7 @@ impl Pair {
         let ctx = pair.source_machine.context();
         let blank = sizes.iter().map(|bytes| vec![0; *bytes as usize]).collect::<Vec<_>>();
         put_volumes(&ctx, &blank).await;
-        let peer = Peer {
-            identity: pair.replica_id.to_string(),
-            acked: None,
-            published: Vec::new(),
-            alone: None,
-        };
+        let peer = Peer::new(pair.replica_id.to_string());
         let state = State { peers: vec![peer], ..pair.state(Role::Source) };
         StateStore::create(&ctx, Path::new(DIR), state).await.unwrap();
         pair
@@ -177,6 +172,7 @@ impl Pair {
             suspect: None,
             run: RunRecord::default(),
             replica: None,
+            promoted: None,
         }
     }
 
@@ -187,6 +183,13 @@ impl Pair {
         self.oracle.watch(&self.source_machine, &store);
         let settings = self.source_settings.clone();
         Source::start(&ctx, Path::new(DIR), &store, settings).await
+    }
+
+    /// Starts a source on a machine that became one.
+    pub async fn start_source_on(&self, machine: &SimMachine) -> replication::Result<Rc<Source>> {
+        let ctx = machine.context();
+        let store = StateStore::open(&ctx, Path::new(DIR)).await?;
+        Source::start(&ctx, Path::new(DIR), &store, self.source_settings.clone()).await
     }
 
     /// Starts the replica's process.
@@ -262,8 +265,17 @@ impl Pair {
         replica: &Rc<Replica>,
         weather: impl Weather + 'static,
     ) -> Session {
-        let pair = self.link(weather);
-        let MemoryPair { near, far, near_session, far_session, cable } = pair;
+        self.connect_over(self.link(weather), source, replica)
+    }
+
+    /// Connects them over this link: near is the source.
+    pub fn connect_over(
+        &self,
+        link: MemoryPair,
+        source: &Rc<Source>,
+        replica: &Rc<Replica>,
+    ) -> Session {
+        let MemoryPair { near, far, near_session, far_session, cable } = link;
         let progress = Rc::new(LinkProgress::default());
         let (source, serve, shown) = (source.clone(), self.serve.clone(), progress.clone());
         let serving = tokio::task::spawn_local(async move {
@@ -284,6 +296,12 @@ impl Pair {
     pub fn link(&self, weather: impl Weather + 'static) -> MemoryPair {
         let config = LinkConfig { keep_alive: None, ..LinkConfig::default() };
         memory_pair(self.source_id, self.replica_id, 1, &config, weather)
+    }
+
+    /// The same where the site that was the replica is the source.
+    pub fn link_back(&self, weather: impl Weather + 'static) -> MemoryPair {
+        let config = LinkConfig { keep_alive: None, ..LinkConfig::default() };
+        memory_pair(self.replica_id, self.source_id, 1, &config, weather)
     }
 
     /// One whole session.

@@ -11,6 +11,7 @@
 //! once and has to bear it. Hooks are shell commands of the operator, run with our rights.
 
 mod guard;
+mod marker;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 use guard::Guard;
+pub use marker::Marker;
 
 /// The longest marker, in bytes.
 const MARKER_LIMIT: u64 = 64 << 10;
@@ -88,15 +90,6 @@ pub struct Hooks {
     timeout: Duration,
 }
 
-/// What stands in the marker.
-#[derive(Serialize, Deserialize)]
-struct Marker {
-    thaw: Hook,
-    timeout_ms: u64,
-    /// As hex; a file system does not stay frozen over a boot.
-    boot_id: String,
-}
-
 impl Hooks {
     /// Reads the options. `fsfreeze:PATH` thaws itself; any other freeze needs its thaw. `timeout` is
     /// rounded up to whole seconds.
@@ -133,8 +126,7 @@ impl Hooks {
             timeout_ms: self.timeout.as_millis() as u64,
             boot_id: hex(&ctx.clock.boot_id()),
         };
-        let bytes = serde_json::to_vec(&content)
-            .map_err(|error| Error::io("write", marker)(error.into()))?;
+        let bytes = content.encode().map_err(Error::io("write", marker))?;
         ctx.storage.replace(marker, bytes.into()).await.map_err(Error::io("write", marker))?;
         let (freeze, thaw) = (self.freeze.freeze_command(), self.thaw.thaw_command());
         let mut guard = Guard::start(Some(&freeze), &thaw, self.timeout, marker)?;
@@ -197,11 +189,10 @@ pub async fn thaw_left_over(ctx: &Context, marker: &Path) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         other => other.map_err(Error::io("read", marker))?,
     };
-    let content: Marker = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::io("understand", marker)(error.into()))?;
+    let content = Marker::decode(&bytes).map_err(Error::io("understand", marker))?;
     let rebooted = content.boot_id != hex(&ctx.clock.boot_id());
     if !(rebooted && matches!(content.thaw, Hook::FsFreeze(_))) {
-        let limit = Duration::from_millis(content.timeout_ms.clamp(1_000, 3_600_000));
+        let limit = content.limit();
         let mut guard = Guard::start(None, &content.thaw.thaw_command(), limit, marker)?;
         guard
             .thawed()

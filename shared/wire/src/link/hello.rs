@@ -144,6 +144,43 @@ pub(super) async fn as_listener<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(reading.greeted(protocol, &hello.software))
 }
 
+/// What a greeting settled, for one who brings a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The version of the protocol above on which both agreed.
+    pub protocol: u16,
+    /// What the other side says it runs: bounded, and fit for a terminal.
+    pub software: String,
+}
+
+impl From<Greeted> for Greeting {
+    fn from(greeted: Greeted) -> Self {
+        Greeting { protocol: greeted.protocol, software: greeted.software }
+    }
+}
+
+/// The dialling side's greeting over a stream that has proven its peer already; links do it by themselves.
+///
+/// # Errors
+/// What the other side sent is no greeting, or a refusal.
+pub async fn greet_as_dialer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    terms: &Terms,
+) -> Result<Greeting, Error> {
+    as_dialer(stream, terms).await.map(Greeting::from)
+}
+
+/// As [`greet_as_dialer`], for the listening side, up to the verdict on the hello.
+///
+/// # Errors
+/// As [`greet_as_dialer`].
+pub async fn greet_as_listener<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    terms: &Terms,
+) -> Result<Greeting, Error> {
+    as_listener(stream, terms).await.map(Greeting::from)
+}
+
 fn judge(hello: &Hello, terms: &Terms) -> Result<u16, Error> {
     let refused = |code, text| Err(Error::Refused { by_peer: false, code, text });
     if hello.relationship != terms.relationship {

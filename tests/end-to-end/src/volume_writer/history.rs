@@ -153,29 +153,49 @@ impl History {
         lost.map(|(block, _)| block * self.block_bytes).collect()
     }
 
-    /// Whether the raw volume at `path` is as it was at one instant, and at which.
+    /// Whether the raw volume at `path` is as it was at one instant, and at which; the latest one, where the same
+    /// bytes were written more than once.
     pub fn judge(&self, path: &Path) -> Verdict {
         let seen = self.read(path);
-        let (mut from, mut to) = ((0, 0), (self.newest, 0));
+        // For each instant, how many blocks begin (or cease) to be as they are now.
+        let mut changes: BTreeMap<u64, i64> = BTreeMap::new();
+        let (mut late, mut early) = ((0, 0), (self.newest, 0));
         for (block, versions) in &self.blocks {
             let offset = block * self.block_bytes;
-            let is = |version: &Version| seen.get(block) == Some(&version.hash);
-            let Some(at) = versions.iter().rposition(is) else {
+            let Some(spans) = seen.get(block).and_then(|hash| self.spans(versions, *hash)) else {
                 return Verdict::Foreign { offset };
             };
-            // A later write that was not answered may never have happened.
+            late = late.max((*spans[0].start(), offset));
+            early = early.min((spans.last().map_or(0, |span| *span.end()), offset));
+            for span in spans {
+                *changes.entry(*span.start()).or_default() += 1;
+                *changes.entry(span.end() + 1).or_default() -= 1;
+            }
+        }
+        let (mut blocks, mut begun, mut found) = (0, None, None);
+        for (instant, change) in changes {
+            blocks += change;
+            let all = blocks == self.blocks.len() as i64;
+            if let (Some(first), false) = (begun, all) {
+                found = Some(Verdict::Instant(first..=instant - 1));
+            }
+            begun = all.then_some(begun.unwrap_or(instant));
+        }
+        found.unwrap_or(Verdict::Mixed { late: late.1, early: early.1 })
+    }
+
+    /// The instants at which a block held bytes of this hash, in order and apart from each other; `None` when
+    /// it never did. A later write that was not answered may never have happened.
+    fn spans(&self, versions: &[Version], hash: u64) -> Option<Vec<RangeInclusive<u64>>> {
+        let mut spans: Vec<RangeInclusive<u64>> = Vec::new();
+        for (at, version) in versions.iter().enumerate().filter(|(_, v)| v.hash == hash) {
             let next = versions[at + 1..].iter().find(|version| version.certain);
-            let until = next.map_or(self.newest, |version| version.number - 1);
-            if versions[at].number > from.0 {
-                from = (versions[at].number, offset);
-            }
-            if until < to.0 {
-                to = (until, offset);
+            let end = next.map_or(self.newest, |version| version.number - 1);
+            match spans.last_mut().filter(|last| *last.end() + 1 >= version.number) {
+                Some(last) => *last = *last.start()..=end.max(*last.end()),
+                None => spans.push(version.number..=end),
             }
         }
-        if from.0 > to.0 {
-            return Verdict::Mixed { late: from.1, early: to.1 };
-        }
-        Verdict::Instant(from.0..=to.0)
+        (!spans.is_empty()).then_some(spans)
     }
 }

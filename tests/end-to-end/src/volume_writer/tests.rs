@@ -65,6 +65,27 @@ fn an_instant_is_told_from_a_mixture() {
     assert_eq!(history.judge(&path), Verdict::Foreign { offset: 0 });
 }
 
+#[test]
+fn the_same_bytes_written_twice_are_any_of_both_instants() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("volume");
+    let (mut history, file) = fresh(&path);
+    // Block 0: zeros, 1, zeros again. Block 1: 2 in between, then 3.
+    for (block, byte) in [(0, 1), (1, 2), (0, 0), (1, 3)] {
+        let number = history.sent(block, &fill(byte, 1));
+        history.answer(number, false);
+    }
+    assert_eq!(history.judge(&path), Verdict::Instant(0..=0));
+    file.write_all_at(&fill(2, 1), 512).unwrap();
+    assert_eq!(history.judge(&path), Verdict::Instant(3..=3));
+    file.write_all_at(&fill(1, 1), 0).unwrap();
+    assert_eq!(history.judge(&path), Verdict::Instant(2..=2));
+    file.write_all_at(&fill(3, 1), 512).unwrap();
+    assert!(matches!(history.judge(&path), Verdict::Mixed { .. }));
+    file.write_all_at(&fill(0, 1), 0).unwrap();
+    assert_eq!(history.judge(&path), Verdict::Instant(4..=4));
+}
+
 fn serve(folder: &Path) -> Process {
     let nbdkit = Tool::require("nbdkit", "nbdkit");
     let socket = folder.join("socket");

@@ -62,11 +62,13 @@ fn sample(role: Role) -> State {
             acked: Some(cut),
             published: vec![cut],
             alone: None,
+            addresses: vec!["secondary.example:7420".into()],
         }],
         sets: Vec::new(),
         suspect: None,
         run: RunRecord::default(),
         replica: (role == Role::Replica).then(ReplicaState::default),
+        promoted: (role == Role::Source).then_some(cut),
     }
 }
 

@@ -49,6 +49,8 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
         let cut = crashed != Some(site) && random.below(2) == 0;
         kinds[site as usize] = if cut { Crash::PowerCut } else { Crash::Kill };
     }
+    // The world goes on while the copies are looked at.
+    let standing = world.standing.get();
     let twin = twin::Twin::of(world, kinds, random.next_u64());
     if crashed.is_none() {
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
@@ -57,7 +59,7 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
     local
         .run_until(async {
             let Some(replica) = replica_consistent::check(world, &twin).await else { return };
-            stands_fast::check(world, &replica);
+            stands_fast::check(world, &replica, standing);
             no_change_missed::check(world, &twin, &replica).await;
         })
         .await;

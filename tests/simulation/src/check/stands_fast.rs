@@ -92,9 +92,9 @@ pub fn put_back(world: &World) {
     world.standing.set(Standing { commits, ..Standing::default() });
 }
 
-/// Looks at the copy of the replica as it is after a crash.
-pub fn check(world: &World, replica: &Rc<Replica>) {
-    let Some(cut) = world.standing.get().consistent else { return };
+/// Looks at the copy of the replica as it is after a crash; `standing` is what bound it at that instant.
+pub fn check(world: &World, replica: &Rc<Replica>, standing: Standing) {
+    let Some(cut) = standing.consistent else { return };
     let (Some(stood), now) = (world.oracle.time_of(cut), replica.head()) else { return };
     world.trace.count("checked: the replica stands fast");
     if now.and_then(|now| world.oracle.time_of(now)) < Some(stood) {

@@ -152,6 +152,12 @@ fn ended_at_replica(world: &World, ended: &replication::Result<FollowEnd>) {
     use replication::Error;
     match ended {
         Ok(FollowEnd::InStep(cut)) => event!(world, "session: in step", "{cut}"),
+        Ok(FollowEnd::Relinquished(cut)) => {
+            world.fail(
+                "alive",
+                format!("nobody asked for a switchover, and the role is its own at {cut}"),
+            );
+        }
         Err(Error::Refused { rule, detail }) => {
             event!(world, "session: refused", "{rule} {detail}");
         }

@@ -97,6 +97,47 @@ fn each_operation_fails_once() {
     }
 }
 
+/// A sync fails, and the process is killed before it could do anything about it, or a little later: the page
+/// cache that the next start finds is not whole.
+#[test]
+fn each_sync_fails_and_the_process_dies_of_it() {
+    for later in [1, 2, 3, 5, 9] {
+        for failing in 0.. {
+            let ended = run(async {
+                let site = Site::new(failing).await;
+                let syncs = Cell::new(0);
+                let failed_at = Cell::new(u64::MAX);
+                let machine = site.machine.clone();
+                site.machine.set_fault_hook(move |op| {
+                    if op.number >= failed_at.get().saturating_add(later) {
+                        machine.crash_seeded(Crash::Kill, failing);
+                        return Fault::None;
+                    }
+                    if op.kind != OpKind::Sync {
+                        return Fault::None;
+                    }
+                    let this = syncs.replace(syncs.get() + 1) == failing;
+                    if this {
+                        failed_at.set(op.number);
+                        return Fault::Io;
+                    }
+                    Fault::None
+                });
+                let held = RefCell::new(Vec::new());
+                let done = live(&site, &held).await.is_ok();
+                site.machine.clear_fault_hook();
+                site.machine.crash_seeded(Crash::Kill, failing);
+                check(&site, &held.into_inner()).await;
+                done
+            });
+            if ended {
+                assert!(failing > 20, "the life is too short to show anything");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_failed_base_sync_makes_the_source_suspect_for_good() {
     run(async {

@@ -99,16 +99,12 @@ impl Site {
             lineage: Lineage::new(),
             synced: None,
             layers: LayerTable::default(),
-            peers: vec![Peer {
-                identity: PEER.to_owned(),
-                acked: None,
-                published: Vec::new(),
-                alone: None,
-            }],
+            peers: vec![Peer::new(PEER.to_owned())],
             sets: Vec::new(),
             suspect: None,
             run: RunRecord::default(),
             replica: None,
+            promoted: None,
         }
     }
 

@@ -1,26 +1,20 @@
-//! `serve`: the daemon.
+//! Flags of `serve` that say what a site does as the source.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::problem::{of_wire, refused};
-use agent::source::{NbdListen, SourceAgent, SourceOptions};
+use disk::Context;
 use site::Problem;
-use site::amount::{parse_duration, parse_size};
-use site::location::Name;
 
-use super::Context;
+use super::{Shared, duration, size};
+use crate::problem::{of_wire, refused};
+use crate::source::{NbdListen, SourceOptions};
 
-/// Flags of `serve`.
-#[derive(clap::Args)]
-pub struct Arguments {
-    /// Name of the relationship
-    name: Name,
-    /// Where replicas dial in
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Vec<SocketAddr>,
+/// See the module's text.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SourceFlags {
     /// Where applications connect: unix:PATH or tcp:HOST:PORT
     #[arg(long, value_name = "ADDRESS")]
     nbd: Vec<NbdAddress>,
@@ -51,20 +45,9 @@ pub struct Arguments {
     /// How long a writer waits for room to preserve
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     preserve_wait: Duration,
-    /// Go on with volumes that were changed while nobody tracked them; all of it counts as changed
-    #[arg(long)]
-    accept_touched: bool,
     /// Say that this side's content is right after a failed sync
     #[arg(long)]
     accept_suspect: bool,
-}
-
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|e| e.to_string())
-}
-
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|e| e.to_string())
 }
 
 /// `unix:PATH` or `tcp:HOST:PORT`.
@@ -91,10 +74,11 @@ impl std::str::FromStr for NbdAddress {
     }
 }
 
-impl Arguments {
-    async fn options(&self, verb: &Context) -> Result<SourceOptions, Problem> {
+impl SourceFlags {
+    /// The options of the role. Reads the certificates that are named.
+    pub async fn options(&self, ctx: &Context, shared: &Shared) -> Result<SourceOptions, Problem> {
         let mut options = SourceOptions {
-            listen: self.listen.clone(),
+            listen: shared.listen.clone(),
             nbd: NbdListen { plain: self.nbd_plain, ..NbdListen::default() },
             buffer_bytes: self.preserve_buffer,
             side_bytes: self.preserve_side,
@@ -102,7 +86,8 @@ impl Arguments {
             preserve_wait: self.preserve_wait,
             ..SourceOptions::default()
         };
-        options.settings.accept_touched = self.accept_touched;
+        options.settings.layer_history_bytes = shared.layer_history;
+        options.settings.accept_touched = shared.accept_touched;
         options.settings.accept_suspect = self.accept_suspect;
         if self.crash_excess == "exact" {
             options.settings.crash_excess_exact = true;
@@ -116,14 +101,11 @@ impl Arguments {
                 NbdAddress::Tcp(address) => options.nbd.tcp = Some(*address),
             }
         }
-        options.nbd.tls = self.tls(verb).await?;
+        options.nbd.tls = self.tls(ctx).await?;
         Ok(options)
     }
 
-    async fn tls(
-        &self,
-        verb: &Context,
-    ) -> Result<Option<Arc<agent::source::TlsServerConfig>>, Problem> {
+    async fn tls(&self, ctx: &Context) -> Result<Option<Arc<rustls::ServerConfig>>, Problem> {
         let (Some(ca), Some(cert), Some(key)) =
             (&self.nbd_tls_ca, &self.nbd_tls_cert, &self.nbd_tls_key)
         else {
@@ -131,30 +113,10 @@ impl Arguments {
         };
         let mut pem = Vec::new();
         for path in [ca, cert, key] {
-            let read = verb.ctx.storage.read_all(path, 1 << 20).await;
+            let read = ctx.storage.read_all(path, 1 << 20).await;
             pem.push(read.map_err(|e| refused("nbd-tls", format!("{}: {e}", path.display())))?);
         }
         let config = wire::tls::pki_server_config(&pem[0], &pem[1], &pem[2]);
         Ok(Some(config.map_err(|e| of_wire(&e))?))
     }
-}
-
-/// Serves until asked to stop.
-pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
-    let options = arguments.options(&verb).await?;
-    let unix = options.nbd.unix.clone();
-    let agent = SourceAgent::start(&verb.ctx, &verb.state, &arguments.name, options).await?;
-    let printer = verb.printer.clone();
-    let name = arguments.name.clone();
-    agent
-        .serve(verb.shutdown, |_, addresses| {
-            for address in addresses {
-                printer.note(&format!("replicas dial {address}"));
-            }
-            if let Some(path) = unix {
-                printer.note(&format!("NBD exports on {}", path.display()));
-            }
-            printer.note(&format!("{name} is served"));
-        })
-        .await
 }

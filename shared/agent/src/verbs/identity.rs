@@ -1,7 +1,7 @@
 //! `identity`: one line on stdout, the short fingerprint on stderr.
 
-use agent::problem::of_relationship;
-use agent::relationship::load_or_make_keys;
+use crate::problem::of_relationship;
+use crate::relationship::load_or_make_keys;
 use serde_json::json;
 use site::Problem;
 

@@ -14,7 +14,7 @@ pub struct Arguments {
 
 /// Shows the status.
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
-    let status = agent::reach::status(&verb.ctx, &verb.state, &arguments.name).await?;
-    agent::show::status(&verb.printer, &status);
+    let status = crate::reach::status(&verb.ctx, &verb.state, &arguments.name).await?;
+    crate::show::status(&verb.printer, &status);
     Ok(())
 }

@@ -1,0 +1,25 @@
+//! The verbs that both agents have, one file each: flags and words.
+
+pub mod identity;
+pub mod plan;
+pub mod promote;
+pub mod rejoin;
+pub mod serve;
+pub mod status;
+pub mod switchover;
+
+use site::Printer;
+use site::location::StateDir;
+use site::runtime::Shutdown;
+
+/// What every verb gets.
+pub struct Context {
+    /// Clock, randomness, disk.
+    pub ctx: disk::Context,
+    /// Where state lives.
+    pub state: StateDir,
+    /// The door to the terminal.
+    pub printer: Printer,
+    /// The notice to end.
+    pub shutdown: Shutdown,
+}

@@ -1,0 +1,209 @@
+//! Promotion: this replica becomes the source.
+//!
+//! What it holds stands in the base, synced, when the one record is saved that makes it a source: before
+//! that record it is a replica, after it a source, whatever crashes. The record names a cut of its own on
+//! top of the lineage, by which every other site sees what happened, and a layer from the cut before to
+//! it with all that the copy lacks: an inconsistent copy that is promoted tells everybody which of its
+//! grains may be wrong.
+
+use std::rc::Rc;
+
+use grain::{Cut, CutId, CutReason, GrainSet, LayerName};
+
+use super::Replica;
+use crate::map::MapKind;
+use crate::state::{ClosedLayer, LayerRef, Peer, ReplicaState, Role, State};
+use crate::{Error, Result};
+
+/// What a promotion stands on.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The newest committed cut.
+    pub cut: CutId,
+    /// When the source made it.
+    pub unix_ms: Option<u64>,
+    /// Whether the copy is exactly that cut.
+    pub consistent: bool,
+    /// Grains that may hold something else.
+    pub lacks: GrainSet,
+    /// Bytes written at the source since, as far as it last told.
+    pub known_unsent_bytes: u64,
+}
+
+impl Replica {
+    /// What a promotion now would stand on; nothing for an empty replica.
+    pub fn standing(&self) -> Option<Standing> {
+        let (cut, unix_ms) = self.store.with(|s| {
+            let head = s.lineage.head().copied();
+            (head, s.replica.as_ref().and_then(|r| r.committed_unix_ms))
+        });
+        let cut = cut?;
+        Some(Standing {
+            cut: cut.id,
+            unix_ms: unix_ms.or(Some(cut.unix_ms)),
+            consistent: self.is_consistent(),
+            lacks: self.lacks(),
+            known_unsent_bytes: self.progress.source_dirty_bytes.get(),
+        })
+    }
+
+    /// Grains that may not be what they were at the cut.
+    fn lacks(&self) -> GrainSet {
+        let whole = self.store.with(|s| {
+            let replica = s.replica.as_ref();
+            let fuzzy = replica.is_some_and(|r| r.fuzzy_end.is_some());
+            // Which grains these are stands nowhere here.
+            fuzzy || replica.and_then(|r| r.seed.as_ref()).is_some_and(|seed| seed.differs())
+        });
+        if whole {
+            return GrainSet::full(self.volumes.geometry());
+        }
+        let mut lacks = self.direct_mask();
+        lacks.union_with(&self.damaged.set());
+        lacks.union_with(&self.unloaded.set());
+        lacks
+    }
+
+    /// Makes this site the source, from the newest committed cut on. On return the record is durable:
+    /// this object is of no use any more, and the site is to be started as a source. `inconsistent`
+    /// says that a copy which is no point in time will do.
+    ///
+    /// # Errors
+    /// [`Error::State`] while a source is followed, or when there is nothing to promote;
+    /// [`Error::Refused`] for an inconsistent copy; others when the disk fails. Then the next start
+    /// says which role this site has.
+    pub async fn promote(self: &Rc<Self>, inconsistent: bool) -> Result<CutId> {
+        let Ok(_following) = self.following.try_lock() else {
+            return Err(Error::State(
+                "the source is connected: a promotion is for when it is gone".to_owned(),
+            ));
+        };
+        self.may_stand(inconsistent)?;
+        self.stopping.set(true);
+        let promoted = self.make_source().await;
+        // A role that failed to change goes on as what it was.
+        self.stopping.set(promoted.is_ok());
+        promoted
+    }
+
+    fn may_stand(&self, inconsistent: bool) -> Result<()> {
+        let standing = self.standing();
+        let standing = standing.ok_or_else(|| {
+            Error::State("this replica is empty: there is nothing here".to_owned())
+        })?;
+        if standing.consistent || inconsistent {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            rule: "inconsistent".to_owned(),
+            detail: format!(
+                "the copy is no point in time: {}",
+                match standing.lacks.is_empty() {
+                    true => "its state says so".to_owned(),
+                    false => self.places(&standing.lacks),
+                }
+            ),
+        })
+    }
+
+    async fn make_source(self: &Rc<Self>) -> Result<CutId> {
+        self.suspend_pull().await?;
+        self.apply().await?;
+        let _base = self.base.lock().await;
+        self.journal.settle().await?;
+        self.volumes.sync().await?;
+        if self.volumes.lost_a_sync() {
+            return Err(Error::State(
+                "a sync of the volumes failed since the start: what they hold is not certain. \
+                 Start the agent again first"
+                    .to_owned(),
+            ));
+        }
+        let journaled = self
+            .pull
+            .borrow()
+            .as_ref()
+            .filter(|p| !p.is_direct())
+            .map(|pull| pull.sessions().iter().map(|s| s.session).collect::<Vec<_>>());
+        self.abort_known(&journaled.unwrap_or_default()).await?;
+        let lacks = self.lacks();
+        self.remove_strays().await?;
+        let (gap, _) = self.pool.create_with(MapKind::Layer, &lacks).await?;
+        let (open, _) = self.pool.create(MapKind::Layer).await?;
+        let unix_ms = self.ctx.unix_ms();
+        let id = CutId::new(unix_ms, self.ctx.random());
+        self.store.change(|s| as_source(s, id, unix_ms, (gap, lacks.len()), open))?;
+        self.pull.borrow_mut().take();
+        self.store.save().await?;
+        Ok(id)
+    }
+
+    /// Takes away map files that no record names: a source that starts takes what it finds in such a
+    /// file as written.
+    async fn remove_strays(&self) -> Result<()> {
+        let named: Vec<u32> = self.store.with(|s| named(s).map(|at| at.file).collect());
+        for file in self.pool.present().await? {
+            if !named.contains(&file) {
+                let path = self.pool.path(file);
+                let removed = self.ctx.storage.remove(&path).await;
+                removed.map_err(Error::io("remove", &path))?;
+            }
+        }
+        self.pool.sync_names().await?;
+        self.store.change(|s| s.layers.free.clear());
+        self.store.save().await
+    }
+}
+
+/// The map files that count at a replica.
+fn named(s: &State) -> impl Iterator<Item = LayerRef> {
+    let replica = s.replica.as_ref();
+    let pull = replica.and_then(|r| r.pull.as_ref());
+    let maps = replica.into_iter().flat_map(|r| [r.damaged, r.unloaded]).flatten();
+    let pulls = pull.into_iter().flat_map(|p| [p.remaining, p.union]);
+    maps.chain(pulls).chain(s.layers.closed.iter().map(|c| c.at))
+}
+
+/// The decision itself: no waiting.
+fn as_source(
+    s: &mut State,
+    id: CutId,
+    unix_ms: u64,
+    gap: (LayerRef, u64),
+    open: LayerRef,
+) -> Result<()> {
+    let head = s.lineage.head().map(|cut| cut.id);
+    let head = head.ok_or_else(|| Error::State("there is nothing to promote".to_owned()))?;
+    let cut = Cut { id, parent: Some(head), unix_ms, reason: CutReason::Promote };
+    let unfit = |e| Error::State(format!("the cut does not fit the lineage: {e}"));
+    s.lineage.push(cut, Some(0)).map_err(unfit)?;
+    // What counted at the replica and does not any more: their ids are known, so that the start of the
+    // source leaves them alone.
+    let freed: Vec<LayerRef> =
+        named(s).filter(|at| s.layers.closed.iter().all(|c| c.at != *at)).collect();
+    s.layers.free.extend(freed);
+    s.layers.closed.push(ClosedLayer { at: gap.0, name: LayerName::new(head, id), grains: gap.1 });
+    s.layers.open = Some(open);
+    s.synced = Some(id);
+    s.role = Role::Source;
+    s.promoted = Some(id);
+    s.suspect = None;
+    // As before a first start: no region of this map of regions is of this branch.
+    s.run = Default::default();
+    let ReplicaState { source, addresses, .. } = s.replica.take().unwrap_or_default();
+    let at = match s.peers.iter().position(|peer| peer.identity == source) {
+        Some(at) => at,
+        None => {
+            s.peers.push(Peer::new(source));
+            s.peers.len() - 1
+        }
+    };
+    if let Some(peer) = s.peers.get_mut(at) {
+        // It made that cut.
+        peer.acked = Some(head);
+        peer.published.clear();
+        peer.alone = None;
+        peer.addresses = addresses;
+    }
+    Ok(())
+}
