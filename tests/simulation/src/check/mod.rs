@@ -10,7 +10,7 @@ pub mod no_change_missed;
 pub mod no_silent_full_copy;
 pub mod replica_consistent;
 pub mod stands_fast;
-mod twin;
+pub mod twin;
 
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ use crate::world::World;
 
 /// A process has ended: what its machine's disk holds is looked at, before anything starts again.
 pub async fn after_end(world: &Rc<World>, site: Site, kind: Crash) {
-    if world.has_failed() {
+    if world.has_failed() || world.unwatched.get() {
         return;
     }
     if site == Site::Source {
