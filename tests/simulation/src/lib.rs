@@ -9,6 +9,7 @@
 pub mod cells;
 pub mod check;
 pub mod coverage;
+pub mod crash_points;
 pub mod errors_at_n;
 pub mod faults;
 pub mod life;

@@ -38,6 +38,26 @@ pub async fn probe(world: &Rc<World>, seed: u64) {
     look_at_both(world, None, &mut SplitMix64::new(seed)).await;
 }
 
+/// Both machines as they would be after these crashes now.
+pub async fn look_at(world: &Rc<World>, kinds: [Crash; 2], seed: u64) {
+    world.look();
+    let twin = twin::Twin::of(world, kinds, seed);
+    flushed_is_kept::of_twin(world, &twin, kinds[0]);
+    attach(world, &twin).await;
+}
+
+/// Starts the copies and attaches them.
+async fn attach(world: &Rc<World>, twin: &twin::Twin) {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let Some(replica) = replica_consistent::check(world, twin).await else { return };
+            stands_fast::check(world, &replica);
+            no_change_missed::check(world, twin, &replica).await;
+        })
+        .await;
+}
+
 /// Copies of both disks, each crashed unless it just was, are started and attached.
 async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut SplitMix64) {
     if world.licence.state_damaged.borrow().is_some() {
@@ -53,12 +73,5 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
     if crashed.is_none() {
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
     }
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let Some(replica) = replica_consistent::check(world, &twin).await else { return };
-            stands_fast::check(world, &replica);
-            no_change_missed::check(world, &twin, &replica).await;
-        })
-        .await;
+    attach(world, &twin).await;
 }

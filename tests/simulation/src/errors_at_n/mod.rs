@@ -27,6 +27,8 @@ pub use scenarios::{SCENARIOS, Scenario, Stages};
 use std::rc::Rc;
 use std::time::Duration;
 
+use disk::simulated::Crash;
+
 use crate::check;
 use crate::plan::Site;
 use crate::run::Outcome;
@@ -107,7 +109,9 @@ async fn drive(world: &Rc<World>, scenario: &Scenario, ordeal: &Rc<Ordeal>) {
         // The operator asks again, with the disk put right.
         scenarios::make_states(world).await;
     }
-    check::probe(world, ordeal.case().n).await;
+    for kind in [Crash::Kill, Crash::PowerCut] {
+        check::look_at(world, [kind; 2], ordeal.case().n).await;
+    }
     // From here on both are killed, started and brought into step; that is the look at a kill.
     world.unwatched.set(true);
     check::alive::heal(world).await;

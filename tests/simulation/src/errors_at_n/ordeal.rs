@@ -60,7 +60,9 @@ pub struct Ordeal {
 
 /// Whether an operation of this kind may fail like this. Names and free space are looked up in memory.
 fn may_fail(kind: OpKind, blow: Blow) -> bool {
-    use OpKind::{Allocate, CreateDir, Exists, Extents, FreeSpace, Rename, Write, WriteDurable, WriteNow};
+    use OpKind::{
+        Allocate, CreateDir, Exists, Extents, FreeSpace, Rename, Write, WriteDurable, WriteNow,
+    };
     match blow {
         Blow::Io => !matches!(kind, Exists | Extents | FreeSpace | OpKind::Canonical),
         Blow::NoSpace => {
@@ -147,7 +149,8 @@ impl Ordeal {
         };
         if let Some(of) = self.hit_link.get() {
             // What was sent after a lost piece does not arrive either, until the cable is another.
-            let goes_on = self.case.mode != Mode::Once && (self.case.blow != Blow::Silent || of == direction);
+            let goes_on =
+                self.case.mode != Mode::Once && (self.case.blow != Blow::Silent || of == direction);
             return goes_on.then_some(blow);
         }
         let number = self.seen.replace(self.seen.get() + 1);

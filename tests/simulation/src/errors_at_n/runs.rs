@@ -1,6 +1,7 @@
 //! All runs: every scenario, every target, every N, every blow, every mode.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,8 @@ use crate::run::take_panic;
 use crate::trace::Coverage;
 use crate::world::Violation;
 
-const TARGETS: [Target; 3] = [Target::Disk(Site::Source), Target::Disk(Site::Replica), Target::Link];
+const TARGETS: [Target; 3] =
+    [Target::Disk(Site::Source), Target::Disk(Site::Replica), Target::Link];
 
 /// A run in which a promise did not hold.
 #[derive(Clone, Debug)]
@@ -139,14 +141,14 @@ fn every_n(stages: &Stages, scenario: usize, target: Target, report: &Mutex<Repo
 
 /// Plays all of these scenarios, side by side over the cores.
 pub fn all(scenarios: &[usize], jobs: usize) -> Report {
-    let items: Vec<_> =
-        scenarios.iter().flat_map(|s| TARGETS.map(|target| (*s, target))).collect();
+    let items: Vec<_> = scenarios.iter().flat_map(|s| TARGETS.map(|target| (*s, target))).collect();
     let (next, report) = (AtomicUsize::new(0), Mutex::new(Report::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 let stages = stages();
-                while let Some((scenario, target)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((scenario, target)) = items.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     every_n(&stages, *scenario, *target, &report);
                 }
             });
@@ -156,17 +158,31 @@ pub fn all(scenarios: &[usize], jobs: usize) -> Report {
 }
 
 impl Report {
-    /// The counts in words, a line each.
-    pub fn table(&self) -> String {
-        let line = |((scenario, target), counts): (&(usize, &'static str), &Counts)| {
-            let Counts { places, runs } = counts;
-            format!("{places:>6} places {runs:>6} runs  {} / {target}", SCENARIOS[*scenario].name)
-        };
-        self.counts.iter().map(line).collect::<Vec<_>>().join("\n")
-    }
-
     /// All runs.
     pub fn runs(&self) -> u64 {
         self.counts.values().map(|counts| counts.runs).sum()
+    }
+
+    /// Operations and pieces of all scenarios.
+    pub fn places(&self) -> u64 {
+        self.counts.values().map(|counts| counts.places).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((scenario, target), Counts { places, runs }) in &self.counts {
+            let scenario = SCENARIOS[*scenario].name;
+            writeln!(f, "{places:>6} places {runs:>6} runs  {scenario} / {target}")?;
+        }
+        for Failed { scenario, case, violation } in &self.failed {
+            let scenario = SCENARIOS[*scenario].name;
+            writeln!(
+                f,
+                "FAILS: {scenario}, {case:?}\n  {}: {}",
+                violation.checker, violation.words
+            )?;
+        }
+        write!(f, "{} places, {} runs", self.places(), self.runs())
     }
 }

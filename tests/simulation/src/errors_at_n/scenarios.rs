@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use disk::OpenMode;
 use disk::simulated::Crash;
 use replication::state::StateStore;
 
 use super::SITES;
-use crate::node::dir;
+use crate::node::{dir, volume_path};
 use crate::plan::Site;
 use crate::script::verbs::{
-    attach, cancel, connect_as, crash, cut, dump, dump_begins, dump_ends, flush, load, read, resume, ship,
-    stop, up, write, zero,
+    attach, cancel, connect_as, crash, cut, dump, dump_begins, dump_ends, flush, load, read,
+    resume, ship, stop, up, write, zero,
 };
 use crate::script::{Stage, calm_shape, prepare};
 use crate::shape::{GRAIN, Shape};
@@ -33,13 +34,14 @@ pub enum At {
     Shipped,
     /// Seeded and in step, and written since.
     Behind,
-    /// The same, with a journal that may not take what is to come, and an operator who lets it go into the
-    /// base.
+    /// The same, with more than the journal takes, and an operator who lets that go into the base.
     BehindDirect,
     /// One of two media is loaded.
     Half,
     /// A dump was interrupted.
     Interrupted,
+    /// Written, dumped and shipped; the volumes of the replica hold what an earlier life left.
+    Used,
 }
 
 /// One scenario.
@@ -106,6 +108,21 @@ pub const SCENARIOS: &[Scenario] = &[
             load(world, usize::MAX).await;
         })
     }),
+    scenario("load over used volumes", At::Used, |world| {
+        Box::pin(async move {
+            load(world, usize::MAX).await;
+            load(world, usize::MAX).await;
+        })
+    }),
+    scenario("direct comparison, again", At::Used, |world| {
+        Box::pin(async move {
+            load(world, 1).await;
+            for _ in 0..2 {
+                let how = How { once: true, pull_unloaded: true, compare: true, ..How::default() };
+                connect_as(world, how).await;
+            }
+        })
+    }),
     scenario("catch-up through the journal", At::Behind, |world| Box::pin(attach(world))),
     scenario("direct catch-up of a consistent replica", At::BehindDirect, |world| {
         Box::pin(attach(world))
@@ -121,7 +138,6 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("cut and cycle", At::Behind, |world| {
         Box::pin(async move {
             cut(world).await;
-            attach(world).await;
             write(world, 1, GRAIN, 64, false).await;
             attach(world).await;
         })
@@ -145,15 +161,27 @@ pub const SCENARIOS: &[Scenario] = &[
             up(world).await;
         })
     }),
-    scenario("dump, cancel, dump again", At::New, |world| {
+    scenario("cancel a dump", At::New, |world| {
         Box::pin(async move {
             dump_begins(world).await;
             cancel(world).await;
-            dump(world).await;
         })
     }),
-    scenario("resume a dump", At::Interrupted, |world| Box::pin(resume(world))),
-    scenario("cancel an unfinished dump", At::Interrupted, |world| Box::pin(cancel(world))),
+    // The agent takes up an unfinished dump when it starts.
+    Scenario {
+        name: "resume a dump",
+        at: At::Interrupted,
+        from_start: true,
+        makes_state: false,
+        script: |world| Box::pin(resume(world)),
+    },
+    Scenario {
+        name: "cancel a dump that is taken up",
+        at: At::Interrupted,
+        from_start: true,
+        makes_state: false,
+        script: |world| Box::pin(cancel(world)),
+    },
 ];
 
 /// The stages, set once.
@@ -189,10 +217,33 @@ impl Stages {
             write(world, 1, 64, 64, false).await;
         })
         .await;
-        // The journal has no room for more than a record or two.
-        let tight = Shape { journal: (192 << 10, 4 * (192 << 10), 1), allow_direct: true, ..shape.clone() };
-        let direct = prepare(&shape, Some(&behind), async |_| {}).await.shaped(&tight);
+        // More is written than the journal may take; that it is zeros nobody knows before.
+        let volumes = vec![3 * GRAIN, 260 * GRAIN];
+        let large = Shape { volumes, allow_direct: true, ..shape.clone() };
+        let direct = prepare(&large, None, async |world| {
+            write(world, 0, GRAIN, GRAIN, false).await;
+            write(world, 1, 0, GRAIN, false).await;
+            dump(world).await;
+            ship(world).await;
+            load(world, usize::MAX).await;
+            attach(world).await;
+            write(world, 0, 64, GRAIN, false).await;
+            zero(world, 1, 0, 260 * GRAIN, 2).await;
+        })
+        .await;
         let half = prepare(&shape, Some(&shipped), async |world| load(world, 1).await).await;
+        let used = prepare(&shape, Some(&shipped), async |world| {
+            // What stands there is of no write of this relationship.
+            let ctx = world.node(Site::Replica).machine.context();
+            for number in 0..world.geometry.volumes.len() {
+                let path = volume_path(number);
+                let file = ctx.storage.open(&path, OpenMode::ReadWrite).await.expect("a volume");
+                let len = file.len().expect("a length") as usize;
+                file.write_at(0, vec![0xa5; len].into()).await.expect("a write");
+                file.sync_data().await.expect("a sync");
+            }
+        })
+        .await;
         let slow = Shape { dump_rate: 4 * GRAIN, ..shape.clone() };
         let interrupted = prepare(&slow, Some(&new), async |world| {
             write(world, 0, 0, 4 * GRAIN, false).await;
@@ -212,6 +263,7 @@ impl Stages {
                 (At::BehindDirect, direct),
                 (At::Half, half),
                 (At::Interrupted, interrupted),
+                (At::Used, used),
             ],
         }
     }

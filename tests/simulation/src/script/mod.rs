@@ -114,7 +114,11 @@ pub fn begin(world: &Rc<World>) {
 
 /// Prepares a stage: a world of this shape, from `from` or from its beginning, played by `script`, both
 /// sites stopped cleanly.
-pub async fn prepare(shape: &Shape, from: Option<&Stage>, script: impl AsyncFn(&Rc<World>)) -> Stage {
+pub async fn prepare(
+    shape: &Shape,
+    from: Option<&Stage>,
+    script: impl AsyncFn(&Rc<World>),
+) -> Stage {
     let world = match from {
         Some(stage) => stage.world_like(shape, 11, false),
         None => {

@@ -9,6 +9,7 @@ use grain::VolumeId;
 use replication::Result;
 use tokio::task::JoinHandle;
 
+use crate::life;
 use crate::plan::Site;
 use crate::steps::Shipment;
 use crate::verbs::connect::{How, connect};
@@ -16,7 +17,6 @@ use crate::verbs::{courier, dump, load};
 use crate::weather::LinkPlan;
 use crate::workload::Request;
 use crate::world::World;
-use crate::life;
 
 /// The virtual time within which any verb ends: longer than a link may take to be noticed as dead.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -63,7 +63,9 @@ async fn request(
     make: impl FnOnce(Request) -> JoinHandle<()> + 'static,
 ) {
     let source = world.source_role.borrow().clone();
-    let (Some(source), Some(process)) = (source, world.node(Site::Source).process()) else { return };
+    let (Some(source), Some(process)) = (source, world.node(Site::Source).process()) else {
+        return;
+    };
     let request = Request::to(world, &source);
     let asked = process.spawn(async move { drop(make(request).await) });
     ended(world, what, asked).await;
