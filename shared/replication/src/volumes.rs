@@ -8,6 +8,7 @@ use bytes::Bytes;
 use disk::{Context, File, FileKind, OpenMode};
 use grain::{Content, Geometry, GrainData, Run, VolumeId, is_zero};
 
+use crate::group_commit::GroupCommit;
 use crate::{Error, Result};
 
 /// One open volume.
@@ -25,8 +26,9 @@ pub struct Volume {
 /// The open volumes of a relationship, in the order of its geometry.
 pub struct Volumes {
     geometry: Geometry,
-    volumes: Vec<Volume>,
-    lost_a_sync: Cell<bool>,
+    volumes: Rc<Vec<Volume>>,
+    syncer: GroupCommit,
+    failed_syncs: Rc<Cell<u64>>,
 }
 
 /// Bytes of a volume as it is now, before there is a geometry.
@@ -68,7 +70,10 @@ impl Volumes {
                 file,
             });
         }
-        Ok(Volumes { geometry: geometry.clone(), volumes, lost_a_sync: Cell::new(false) })
+        let volumes = Rc::new(volumes);
+        let failed_syncs = Rc::new(Cell::new(0));
+        let syncer = syncer(&volumes, &failed_syncs);
+        Ok(Volumes { geometry: geometry.clone(), volumes, syncer, failed_syncs })
     }
 
     /// The geometry.
@@ -149,23 +154,53 @@ impl Volumes {
         outcome.map_err(Error::io("write", &volume.path))
     }
 
-    /// Whether a sync has failed since the volumes were opened: what they hold after a power cut is not
-    /// known then, whatever later syncs say.
-    pub fn lost_a_sync(&self) -> bool {
-        self.lost_a_sync.get()
+    /// How many syncs have failed since the volumes were opened: what was written before one of them and
+    /// not synced by then may never reach the disk, whatever later syncs say.
+    pub fn failed_syncs(&self) -> u64 {
+        self.failed_syncs.get()
     }
 
-    /// Syncs all volumes.
+    /// Syncs all volumes. Who calls it does not call it again before it has ended.
     pub async fn sync(&self) -> Result<()> {
-        for volume in &self.volumes {
-            let synced = volume.file.sync_data().await;
-            synced.map_err(|e| {
-                self.lost_a_sync.set(true);
-                Error::io("sync", &volume.path)(e)
-            })?;
-        }
-        Ok(())
+        sync_all(&self.volumes, &self.failed_syncs).await
     }
+
+    /// Syncs what was written since [`Volumes::failed_syncs`] gave `failed`; fails, too, when another sync
+    /// failed meanwhile. It goes on when the caller goes away, and there is one at a time: whoever is told
+    /// that one went well knows of all that failed before it.
+    pub async fn sync_since(&self, failed: u64) -> Result<()> {
+        self.syncer.join().await?;
+        self.none_failed_since(failed)
+    }
+
+    /// Fails when a sync failed since [`Volumes::failed_syncs`] gave `failed`: what was written since may
+    /// be lost.
+    pub fn none_failed_since(&self, failed: u64) -> Result<()> {
+        if self.failed_syncs.get() == failed {
+            return Ok(());
+        }
+        let path = self.volumes.first().map_or(Path::new(""), |volume| &volume.path);
+        Err(Error::io("sync", path)(std::io::Error::other("another sync failed meanwhile")))
+    }
+}
+
+async fn sync_all(volumes: &[Volume], failed: &Cell<u64>) -> Result<()> {
+    for volume in volumes {
+        volume.file.sync_data().await.map_err(|e| {
+            failed.set(failed.get() + 1);
+            Error::io("sync", &volume.path)(e)
+        })?;
+    }
+    Ok(())
+}
+
+/// Syncs the volumes in a task of its own, so that a failure is seen whoever goes away.
+fn syncer(volumes: &Rc<Vec<Volume>>, failed: &Rc<Cell<u64>>) -> GroupCommit {
+    let (volumes, failed) = (volumes.clone(), failed.clone());
+    GroupCommit::new(move || {
+        let (volumes, failed) = (volumes.clone(), failed.clone());
+        Box::pin(async move { sync_all(&volumes, &failed).await })
+    })
 }
 
 /// Splits a run that was read into maximal runs of data and of zero grains.

@@ -9,6 +9,8 @@
 pub mod cells;
 pub mod check;
 pub mod coverage;
+pub mod crash_points;
+pub mod errors_at_n;
 pub mod faults;
 pub mod life;
 pub mod node;
@@ -16,6 +18,7 @@ pub mod oracle;
 pub mod plan;
 pub mod process;
 pub mod run;
+pub mod script;
 pub mod shape;
 pub mod shrink;
 pub mod steps;

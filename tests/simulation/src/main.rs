@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use simulation::coverage;
 use simulation::plan::{Plan, Scale};
 use simulation::run::{Outcome, catch_panics, play};
 use simulation::shrink::shrink;
 use simulation::trace::Coverage;
+use simulation::{coverage, crash_points, errors_at_n};
 
 /// What was asked.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ struct Options {
     hours: Option<f64>,
     jobs: usize,
     coverage: bool,
+    crash_points: bool,
+    errors_at_n: bool,
 }
 
 /// A history allocates much and little at a time; see `docs/decisions/0092-mimalloc.md`.
@@ -33,6 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "simulate [--seeds N] [--from S] [--seed S [--without a,b,c] [--trace]]
          [--small] [--hours H] [--jobs N] [--coverage]
+simulate --crash-points | --errors-at-n  [--jobs N]
 
   --seeds N      plays N histories (default 1000) from seed --from on (default 0)
   --seed S       plays one history, twice, and compares the hashes of both
@@ -41,7 +44,9 @@ const USAGE: &str = "simulate [--seeds N] [--from S] [--seed S [--without a,b,c]
   --small        small histories: few grains, requests and acts
   --hours H      plays fresh seeds for so long
   --jobs N       worlds side by side (default: the cores)
-  --coverage     fails when something that should happen never did";
+  --coverage     fails when something that should happen never did
+  --crash-points looks at every crash point of all sequences of up to three actions, at its full depth
+  --errors-at-n  lets every operation fail in each of the main scenarios";
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
@@ -65,6 +70,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         hours: None,
         jobs,
         coverage: false,
+        crash_points: false,
+        errors_at_n: false,
     };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -84,6 +91,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--trace" => options.trace = true,
             "--small" => options.scale = Scale::Small,
             "--coverage" => options.coverage = true,
+            "--crash-points" => options.crash_points = true,
+            "--errors-at-n" => options.errors_at_n = true,
             other => return Err(format!("{other}: not known")),
         }
     }
@@ -93,9 +102,26 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
 fn run(options: &Options) -> ExitCode {
     catch_panics();
     match options.one {
+        _ if options.crash_points => every_crash_point(options.jobs),
+        _ if options.errors_at_n => every_error(options.jobs),
         Some(seed) => one(seed, options),
         None => many(options),
     }
+}
+
+fn every_crash_point(jobs: usize) -> ExitCode {
+    let begun = Instant::now();
+    let report = crash_points::walk(crash_points::Depth::FULL, jobs);
+    println!("{report} in {:.0} s", begun.elapsed().as_secs_f64());
+    if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn every_error(jobs: usize) -> ExitCode {
+    let begun = Instant::now();
+    let all: Vec<_> = (0..errors_at_n::SCENARIOS.len()).collect();
+    let report = errors_at_n::all(&all, jobs);
+    println!("{report} in {:.0} s", begun.elapsed().as_secs_f64());
+    if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn one(seed: u64, options: &Options) -> ExitCode {

@@ -35,6 +35,9 @@ pub struct Doom {
     pub down: Duration,
 }
 
+/// Sees every operation of a machine before anything else does, and may order what befalls it.
+pub type Observer = Rc<dyn Fn(&World, &Op) -> Fault>;
+
 /// See the module's text.
 pub struct Node {
     /// Which end it is.
@@ -57,6 +60,8 @@ pub struct Node {
     trouble: RefCell<Vec<(DiskTrouble, SplitMix64)>>,
     /// The process is not to start by itself.
     pub held: Cell<bool>,
+    /// Who sees every operation, in a world that is driven by a script.
+    pub observer: RefCell<Option<Observer>>,
 }
 
 impl Node {
@@ -73,6 +78,7 @@ impl Node {
             down: Cell::new(Duration::ZERO),
             trouble: RefCell::default(),
             held: Cell::new(false),
+            observer: RefCell::default(),
         }
     }
 
@@ -101,6 +107,7 @@ impl Node {
         self.trouble.borrow_mut().clear();
         self.doom.set(None);
         self.sync_doom.set(None);
+        self.observer.borrow_mut().take();
         self.machine.set_capacity(u64::MAX);
     }
 
@@ -129,6 +136,15 @@ impl Node {
     pub fn operation(&self, world: &World, op: &Op) -> Fault {
         let class = FileClass::of(&op.path);
         world.trace.op(self.site, op, class != FileClass::Media);
+        let observer = self.observer.borrow().clone();
+        if let Some(observer) = observer {
+            let fault = observer(world, op);
+            if fault != Fault::None {
+                world.trace.note(format_args!("{} {fault:?} {op:?}", self.site.name()));
+                world.befell(self.site, class, op, fault);
+                return fault;
+            }
+        }
         if let Some(doom) = self.doom.get().filter(|doom| op.number >= doom.at) {
             self.crash(world, doom.kind, doom.seed, doom.down);
             return Fault::None;

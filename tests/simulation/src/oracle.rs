@@ -47,6 +47,7 @@ pub struct Memory {
 }
 
 /// The volumes at a cut.
+#[derive(Clone)]
 pub struct AtCut {
     /// One a volume.
     pub volumes: Vec<FileContent>,
@@ -55,6 +56,7 @@ pub struct AtCut {
 }
 
 /// See the module's text.
+#[derive(Clone)]
 pub struct Oracle {
     geometry: Geometry,
     memory: RefCell<Memory>,
@@ -82,6 +84,11 @@ impl Oracle {
             time: Cell::new(1),
             cuts: RefCell::default(),
         }
+    }
+
+    /// The present instant; nothing was told since, where it is the same.
+    pub fn now(&self) -> u64 {
+        self.time.get()
     }
 
     fn tick(&self) -> u64 {

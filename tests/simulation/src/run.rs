@@ -37,6 +37,11 @@ pub fn catch_panics() {
     }));
 }
 
+/// The panic of this thread that was noted last.
+pub fn take_panic() -> Option<String> {
+    PANIC.with(|last| last.borrow_mut().take())
+}
+
 /// Plays a plan.
 pub fn play(plan: &Plan, printed: bool) -> Outcome {
     PANIC.with(|last| last.borrow_mut().take());

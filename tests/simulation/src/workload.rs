@@ -9,6 +9,7 @@ use disk::simulated::SplitMix64;
 use grain::VolumeId;
 use replication::Error;
 use replication::source::{Change, Source};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cells::{self, CELL};
@@ -95,31 +96,41 @@ impl Client {
     /// Sends a request; its answer is waited for elsewhere.
     fn request(&self) {
         let what = self.below(24);
-        let request = Request { world: self.world.clone(), source: self.source.clone() };
+        let request = Request::to(&self.world, &self.source);
         let (volume, offset, len) = self.range();
         let chance = self.below(4);
-        match what {
+        drop(match what {
             0..=11 => request.write(volume, offset, len, false, None),
             12 | 13 => request.write(volume, offset, len, true, None),
             14 => {
                 let after = Duration::from_micros(self.below(2_000));
-                request.write(volume, offset, len, false, Some(after));
+                request.write(volume, offset, len, false, Some(after))
             }
             15..=17 => request.zero(volume, offset, len, chance),
             18..=20 => request.flush(),
             _ => request.read(volume, offset, len),
-        }
+        });
     }
 }
 
-struct Request {
+/// One request of a client; its answer is waited for in a task of the process that it is made in.
+pub struct Request {
     world: Rc<World>,
     source: Rc<Source>,
 }
 
 impl Request {
+    /// A request to this source.
+    pub fn to(world: &Rc<World>, source: &Rc<Source>) -> Request {
+        Request { world: world.clone(), source: source.clone() }
+    }
+
     /// Runs the request; an answer that does not come is a hang.
-    fn run(self, name: &'static str, work: impl Future<Output = Result<(), Error>> + 'static) {
+    fn run(
+        self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), Error>> + 'static,
+    ) -> JoinHandle<()> {
         let world = self.world;
         tokio::task::spawn_local(async move {
             let begun = Instant::now();
@@ -140,17 +151,18 @@ impl Request {
                 Some(Err(e)) => event!(world, "request: refused", "{name} {e}"),
                 None => world.fail("alive", format!("{name} was not answered in {PATIENCE:?}")),
             }
-        });
+        })
     }
 
-    fn write(
+    /// A write of whole cells; `leaves` is when the client does not wait any longer.
+    pub fn write(
         self,
         volume: VolumeId,
         offset: u64,
         len: u64,
         durable: bool,
         leaves: Option<Duration>,
-    ) {
+    ) -> JoinHandle<()> {
         let (world, source) = (self.world.clone(), self.source.clone());
         let number = world.oracle.issue(volume, offset, len, false);
         let mut data = vec![0; len as usize];
@@ -177,10 +189,11 @@ impl Request {
             };
             note(&world, number, durable, &outcome);
             outcome
-        });
+        })
     }
 
-    fn zero(self, volume: VolumeId, offset: u64, len: u64, how: u64) {
+    /// Zeros: written (0, 1), punched (2), punched and durable (3).
+    pub fn zero(self, volume: VolumeId, offset: u64, len: u64, how: u64) -> JoinHandle<()> {
         let (world, source) = (self.world.clone(), self.source.clone());
         let number = world.oracle.issue(volume, offset, len, true);
         world.trace.note(format_args!("zero {number} {} {offset}+{len}", volume.0));
@@ -190,10 +203,11 @@ impl Request {
             let outcome = source.write(volume, offset, change, durable).await;
             note(&world, number, durable, &outcome);
             outcome
-        });
+        })
     }
 
-    fn flush(self) {
+    /// A flush.
+    pub fn flush(self) -> JoinHandle<()> {
         let (world, source) = (self.world.clone(), self.source.clone());
         self.run("request: flush", async move {
             let begun = world.oracle.flush_begins();
@@ -213,10 +227,11 @@ impl Request {
                 Err(_) => world.licence.sync_told.set(befell.is_some()),
             }
             outcome
-        });
+        })
     }
 
-    fn read(self, volume: VolumeId, offset: u64, len: u64) {
+    /// A read of whole cells.
+    pub fn read(self, volume: VolumeId, offset: u64, len: u64) -> JoinHandle<()> {
         let (world, source) = (self.world.clone(), self.source.clone());
         self.run("request: read", async move {
             let begun = world.oracle.flush_begins();
@@ -231,7 +246,7 @@ impl Request {
                 }
             }
             Ok(())
-        });
+        })
     }
 }
 

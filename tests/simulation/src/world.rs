@@ -17,7 +17,7 @@ use replication::state::{
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wire::SiteKeys;
-use wire::link::Cable;
+use wire::link::{Cable, Direction, Fate};
 
 use crate::check::stands_fast::Standing;
 use crate::event;
@@ -84,6 +84,9 @@ pub struct Kept {
     pub memory: Memory,
 }
 
+/// Decides about a piece that is sent.
+pub type Meddler = Rc<dyn Fn(Direction, usize) -> Option<Fate>>;
+
 /// See the module's text.
 pub struct World {
     /// Sizes and limits.
@@ -124,6 +127,10 @@ pub struct World {
     pub loading: Cell<bool>,
     /// Faults have stopped.
     pub healing: Cell<bool>,
+    /// Ends of processes are not looked at: who drives this world does that.
+    pub unwatched: Cell<bool>,
+    /// What becomes of each piece on every link, where it answers.
+    pub meddler: RefCell<Option<Meddler>>,
     /// Dumps begun so far.
     pub dumps: Cell<u64>,
     /// What the replica is bound by.
@@ -163,6 +170,8 @@ impl World {
             dumping: Cell::new(false),
             loading: Cell::new(false),
             healing: Cell::new(false),
+            unwatched: Cell::new(false),
+            meddler: RefCell::default(),
             dumps: Cell::new(0),
             standing: Cell::default(),
             random: RefCell::new(random.split()),
@@ -287,12 +296,14 @@ impl World {
     pub fn end(&self) {
         for site in [Site::Source, Site::Replica] {
             self.node(site).machine.clear_fault_hook();
+            self.node(site).observer.borrow_mut().take();
         }
         self.source_role.borrow_mut().take();
         self.replica_role.borrow_mut().take();
         self.source_store.borrow_mut().take();
         self.dump.borrow_mut().take();
         self.cable.borrow_mut().take();
+        self.meddler.borrow_mut().take();
     }
 
     /// Makes the volumes and the states of both sites, as `init` does.
@@ -309,13 +320,19 @@ impl World {
             }
             ctx.storage.create_dir(dir()).await.expect("a directory");
             StateStore::create(&ctx, dir(), self.first_state(site)).await.expect("a state");
-            machine.set_now_chance(self.shape.now_chance);
-            let most = std::time::Duration::from_micros(self.shape.latency_us[site as usize]);
-            machine.set_latency(std::time::Duration::ZERO..most);
+            self.set_pace(site);
         }
     }
 
-    fn first_state(&self, site: Site) -> State {
+    /// Gives a machine the speed that the shape says.
+    pub fn set_pace(&self, site: Site) {
+        let machine = &self.node(site).machine;
+        machine.set_now_chance(self.shape.now_chance);
+        let most = std::time::Duration::from_micros(self.shape.latency_us[site as usize]);
+        machine.set_latency(std::time::Duration::ZERO..most);
+    }
+
+    pub(crate) fn first_state(&self, site: Site) -> State {
         let peer = self.keys(site.other()).identity().to_string();
         let source = self.keys(Site::Source).identity().to_string();
         let peer = Peer::new(peer);

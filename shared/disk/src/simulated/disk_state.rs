@@ -249,7 +249,7 @@ impl DiskState {
     /// Cuts the power.
     pub fn power_cut(&mut self, choose: Choose<'_>) {
         self.open.clear();
-        self.names.power_cut(|| choose(2) == 0);
+        self.names.power_cut(|_| choose(2) == 0);
         self.forget_nameless();
         self.inodes.values_mut().for_each(|inode| inode.power_cut(choose));
     }

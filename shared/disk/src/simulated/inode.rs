@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::image::{Image, PAGE};
 use super::ranges::RangeSet;
+use super::{Keep, SplitMix64};
 use crate::{Extent, FileKind};
 
 /// The unit that a power cut cannot tear, in bytes.
@@ -205,24 +206,48 @@ impl Inode {
     /// The power fails: chooses what of the log was kept; the durable image is then all there is.
     pub fn power_cut(&mut self, choose: Choose<'_>) {
         let count = choose(self.lengths.len() as u64 + 1) as usize;
+        let mode = if self.log.is_empty() { 0 } else { choose(4) };
+        self.lose_power(count, |entry| match mode {
+            0 => vec![entry.range.clone()],
+            1 => Vec::new(),
+            _ => match choose(3) {
+                0 => Vec::new(),
+                1 => vec![entry.range.clone()],
+                _ => torn(entry.range.clone(), choose),
+            },
+        });
+    }
+
+    /// The numbers of the steps that are not durable.
+    pub fn unsynced(&self) -> impl Iterator<Item = u64> {
+        let lengths = self.lengths.iter().map(|(seq, _)| *seq);
+        self.log.iter().map(|entry| entry.seq).chain(lengths)
+    }
+
+    /// The power fails: of each step that much is kept.
+    pub fn power_cut_keeping(&mut self, keep: &dyn Fn(u64) -> Keep) {
+        let kept = self.lengths.iter().rposition(|(seq, _)| keep(*seq) != Keep::Lost);
+        self.lose_power(kept.map_or(0, |last| last + 1), |entry| match keep(entry.seq) {
+            Keep::Lost => Vec::new(),
+            Keep::Whole => vec![entry.range.clone()],
+            Keep::Torn(seed) => {
+                let mut random = SplitMix64::new(seed ^ entry.seq);
+                torn(entry.range.clone(), &mut |n| random.below(n))
+            }
+        });
+    }
+
+    /// The power fails: `count` changes of the length happened, and of each entry what `kept` says.
+    fn lose_power(&mut self, count: usize, mut kept: impl FnMut(&Entry) -> Vec<Range<u64>>) {
         let undone: Vec<u64> = self.lengths.drain(count..).map(|(seq, _)| seq).collect();
         self.settle_lengths(u64::MAX);
         // What came after a shrink that did not happen cannot have been kept.
         let shrinks = self.log.iter().filter(|e| matches!(e.what, What::Shrink));
         let barrier = shrinks.map(|e| e.seq).find(|seq| undone.contains(seq)).unwrap_or(u64::MAX);
-        let mode = if self.log.is_empty() { 0 } else { choose(4) };
-        self.settle(u64::MAX, |entry| {
-            let whole = vec![entry.range.clone()];
-            match (&entry.what, mode) {
-                _ if entry.seq >= barrier => Vec::new(),
-                (What::Shrink, _) | (_, 0) => whole,
-                (_, 1) => Vec::new(),
-                _ => match choose(3) {
-                    0 => Vec::new(),
-                    1 => whole,
-                    _ => torn(entry.range.clone(), choose),
-                },
-            }
+        self.settle(u64::MAX, |entry| match &entry.what {
+            _ if entry.seq >= barrier => Vec::new(),
+            What::Shrink => vec![entry.range.clone()],
+            _ => kept(entry),
         });
         self.log.clear();
         self.durable.zero(self.durable.len..u64::MAX);

@@ -24,7 +24,7 @@ const BASE_MS: u64 = 1_700_000_000_000;
 #[derive(Clone)]
 pub struct Snapshot {
     pub(super) disk: DiskState,
-    boot: u64,
+    pub(super) boot: u64,
 }
 
 /// A simulated machine, see [`super`]. Clones are handles to the same machine.
@@ -186,6 +186,11 @@ impl SimMachine {
     fn end_process(&self) {
         self.0.incarnation.set(self.0.incarnation.get() + 1);
         self.0.state.borrow_mut().locks.clear();
+    }
+
+    /// Steps made on the disk, and crashes: where both are the same, nothing was changed.
+    pub fn steps(&self) -> (u64, u64) {
+        (self.0.state.borrow().disk.next_seq, self.0.incarnation.get())
     }
 
     /// The whole disk as it is now, page cache included.

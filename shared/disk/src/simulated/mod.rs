@@ -32,6 +32,7 @@ mod random;
 mod ranges;
 mod recording;
 mod storage;
+mod unsynced;
 
 pub use clock::{InlineOffload, SimClock, SimEntropy};
 pub use disk_state::Step;
@@ -42,6 +43,7 @@ pub use machine::{SimMachine, Snapshot};
 pub use random::SplitMix64;
 pub use recording::Recording;
 pub use storage::SimStorage;
+pub use unsynced::Keep;
 
 #[cfg(test)]
 mod tests;

@@ -112,7 +112,7 @@ impl Names {
     /// Makes a directory, durable at once.
     pub fn create_dir(&mut self, path: &Path) {
         // An older, not yet durable removal of it comes first, with what it needs.
-        self.settle(u64::MAX, |change| change.paths().contains(&path));
+        self.settle(u64::MAX, |_, change| change.paths().contains(&path));
         self.live.insert(path.into(), Node::Dir);
         self.durable.insert(path.into(), Node::Dir);
     }
@@ -125,30 +125,35 @@ impl Names {
 
     /// Takes a name away, durable at once.
     pub fn remove_durable(&mut self, path: &Path) {
-        self.settle(u64::MAX, |change| change.paths().contains(&path));
+        self.settle(u64::MAX, |_, change| change.paths().contains(&path));
         self.live.remove(path.as_os_str());
         self.durable.remove(path.as_os_str());
     }
 
     /// A directory sync that started when step `upto` was the next.
     pub fn sync_dir(&mut self, dir: &Path, upto: u64) {
-        self.settle(upto, |change| change.paths().iter().any(|path| path.parent() == Some(dir)));
+        self.settle(upto, |_, change| change.paths().iter().any(|path| path.parent() == Some(dir)));
     }
 
     /// The power fails: each change was kept or not, by `keep`.
-    pub fn power_cut(&mut self, mut keep: impl FnMut() -> bool) {
-        self.settle(u64::MAX, |_| keep());
+    pub fn power_cut(&mut self, mut keep: impl FnMut(u64) -> bool) {
+        self.settle(u64::MAX, |seq, _| keep(seq));
         self.log.clear();
         self.live = self.durable.clone();
     }
 
-    fn settle(&mut self, upto: u64, mut kept: impl FnMut(&Change) -> bool) {
+    /// The numbers of the steps that are not durable.
+    pub fn unsynced(&self) -> impl Iterator<Item = u64> {
+        self.log.iter().map(|(seq, _)| *seq)
+    }
+
+    fn settle(&mut self, upto: u64, mut kept: impl FnMut(u64, &Change) -> bool) {
         let young = self.log.split_off(self.log.partition_point(|(seq, _)| *seq < upto));
         let mut needed: BTreeSet<PathBuf> = BTreeSet::new();
         let mut done = Vec::with_capacity(self.log.len());
-        for (_, change) in self.log.iter().rev() {
+        for (seq, change) in self.log.iter().rev() {
             let touched = change.paths().iter().any(|path| needs(&needed, path));
-            let keep = kept(change) || touched;
+            let keep = kept(*seq, change) || touched;
             if keep {
                 needed.extend(change.paths().into_iter().map(Path::to_owned));
             }

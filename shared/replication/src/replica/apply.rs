@@ -26,6 +26,7 @@ impl Replica {
             self.commit_unsaved.set(false);
         }
         while let Some(batch) = self.journal.next_apply(BATCH_BYTES) {
+            let failed = self.volumes.failed_syncs();
             let mut pieces = futures_util::stream::iter(0..batch.pieces().len())
                 .map(|i| self.apply_piece(&batch, i))
                 .buffer_unordered(WIDTH);
@@ -34,7 +35,7 @@ impl Replica {
                 lost.extend(outcome?);
             }
             drop(pieces);
-            self.volumes.sync().await?;
+            self.sync_base(failed).await?;
             if !lost.is_empty() {
                 self.note_damaged(&lost).await?;
             }

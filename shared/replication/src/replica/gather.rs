@@ -111,7 +111,7 @@ impl Gather {
                 Message::Zero { run } => self.store(run, None).await?,
                 Message::Same { run } => {
                     inner.comes(run)?;
-                    inner.replica.receive_same(run)?;
+                    inner.replica.receive_same(run).await?;
                 }
                 Message::Unreadable { run } => {
                     inner.comes(run)?;

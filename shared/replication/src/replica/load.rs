@@ -74,6 +74,8 @@ struct Loading<'a> {
     wanted: RefCell<GrainSet>,
     damage: RefCell<Vec<Damage>>,
     written: Cell<u64>,
+    /// Syncs of the base that had failed before it began.
+    failed_syncs: u64,
 }
 
 impl Replica {
@@ -113,6 +115,7 @@ impl Replica {
             wanted: RefCell::new(before),
             damage: RefCell::default(),
             written: Cell::new(0),
+            failed_syncs: self.volumes.failed_syncs(),
         };
         loading.run().await?;
         let damage = loading.damage.take();
@@ -331,8 +334,11 @@ impl Loading<'_> {
         let volumes = &self.replica.volumes;
         let bytes = match &data.content {
             Content::Data(bytes) => bytes.len() as u64,
-            // On a fresh file there is nothing to do: it is a hole already.
-            Content::Zero if volumes.hole_at(run).await? == run.count => {
+            // On a fresh file there is nothing to do: it is a hole already. A hole whose sync failed is none
+            // on the disk.
+            Content::Zero
+                if !self.replica.lost_a_sync() && volumes.hole_at(run).await? == run.count =>
+            {
                 self.note(run, 0);
                 return Ok(());
             }
@@ -355,7 +361,7 @@ impl Loading<'_> {
         if written.is_empty() {
             return Ok(());
         }
-        self.replica.volumes.sync().await?;
+        self.replica.sync_base(self.failed_syncs).await?;
         self.replica.unloaded.strike(written.runs()).await?;
         let grains = written.len();
         self.replica

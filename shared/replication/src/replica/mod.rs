@@ -27,7 +27,9 @@ use grain::{CutId, GrainSet};
 use journal::Journal;
 use tokio::sync::Mutex;
 
+use crate::Result;
 use crate::state::{SeedRecord, State, StateStore};
+use crate::track::recover::hex;
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
 
@@ -194,6 +196,24 @@ impl Replica {
     /// True when the base and what is committed in the journal are exactly one cut.
     pub fn is_consistent(&self) -> bool {
         matches!(self.condition(), Condition::Consistent | Condition::Current)
+    }
+
+    /// Makes durable what was written to the base since [`Volumes::failed_syncs`] gave `failed`. That a sync
+    /// failed is recorded, for the page cache outlives this process.
+    async fn sync_base(&self, failed: u64) -> Result<()> {
+        let synced = self.volumes.sync_since(failed).await;
+        if synced.is_err() && !self.lost_a_sync() {
+            let boot = hex(&self.ctx.clock.boot_id());
+            self.store.change(|s| s.run.lost_sync = Some(boot));
+            drop(self.store.save().await);
+        }
+        synced
+    }
+
+    /// A sync of the base has failed since the machine was booted: a page that reads well may never have
+    /// reached the disk, and never will unless it is written again.
+    fn lost_a_sync(&self) -> bool {
+        self.store.with(|s| s.run.lost_sync.is_some())
     }
 
     pub(crate) fn keeper(&self) -> LayerKeeper<'_> {

@@ -41,7 +41,7 @@ impl Replica {
         Some(Standing {
             cut: cut.id,
             unix_ms: unix_ms.or(Some(cut.unix_ms)),
-            consistent: self.is_consistent(),
+            consistent: self.is_consistent() && !self.lost_a_sync(),
             lacks: self.lacks(),
             known_unsent_bytes: self.progress.source_dirty_bytes.get(),
         })
@@ -53,7 +53,9 @@ impl Replica {
             let replica = s.replica.as_ref();
             let fuzzy = replica.is_some_and(|r| r.fuzzy_end.is_some());
             // Which grains these are stands nowhere here.
-            fuzzy || replica.and_then(|r| r.seed.as_ref()).is_some_and(|seed| seed.differs())
+            fuzzy
+                || self.lost_a_sync()
+                || replica.and_then(|r| r.seed.as_ref()).is_some_and(|seed| seed.differs())
         });
         if whole {
             return GrainSet::full(self.volumes.geometry());
@@ -111,14 +113,7 @@ impl Replica {
         self.apply().await?;
         let _base = self.base.lock().await;
         self.journal.settle().await?;
-        self.volumes.sync().await?;
-        if self.volumes.lost_a_sync() {
-            return Err(Error::State(
-                "a sync of the volumes failed since the start: what they hold is not certain. \
-                 Start the agent again first"
-                    .to_owned(),
-            ));
-        }
+        self.sync_base(self.volumes.failed_syncs()).await?;
         let journaled = self
             .pull
             .borrow()

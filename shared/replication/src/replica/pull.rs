@@ -38,6 +38,27 @@ pub struct PullProgress {
     pub source_dirty_bytes: Cell<u64>,
 }
 
+/// Grains in the base that wait for a sync, and how many syncs had failed when the first of them came.
+#[derive(Clone, Default)]
+struct Unsynced(Rc<RefCell<(GrainSet, u64)>>);
+
+/// What was taken to be synced. Unless that went well it waits again, also when who took it goes away.
+struct Taken {
+    from: Unsynced,
+    grains: GrainSet,
+    failed_syncs: u64,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.grains.is_empty() {
+            let (waits, failed) = &mut *self.from.0.borrow_mut();
+            waits.union_with(&self.grains);
+            *failed = (*failed).min(self.failed_syncs);
+        }
+    }
+}
+
 /// See the module's text.
 pub(super) struct ActivePull {
     record: PullRecord,
@@ -45,7 +66,7 @@ pub(super) struct ActivePull {
     /// Of them, what the source cannot read.
     unreadable: RefCell<GrainSet>,
     /// Arrived in the base and not synced (direct only).
-    unsynced: RefCell<GrainSet>,
+    unsynced: Unsynced,
     remaining_map: MapFile,
     union_map: MapFile,
 }
@@ -75,7 +96,7 @@ impl ActivePull {
             record,
             remaining: RefCell::new(remaining),
             unreadable: RefCell::default(),
-            unsynced: RefCell::default(),
+            unsynced: Unsynced::default(),
             remaining_map,
             union_map,
         }
@@ -125,25 +146,33 @@ impl ActivePull {
     }
 
     /// The run has arrived: in the journal, in the base (not synced), or it is the same already.
-    pub(super) fn arrived(&self, run: Run, in_base: bool) {
+    ///
+    /// `in_base` is how many syncs of the base have failed by now.
+    pub(super) fn arrived(&self, run: Run, in_base: Option<u64>) {
         self.remaining.borrow_mut().remove_run(run);
-        if in_base {
-            self.unsynced.borrow_mut().insert_run(run);
+        if let Some(failed_syncs) = in_base {
+            let (waits, failed) = &mut *self.unsynced.0.borrow_mut();
+            if waits.is_empty() {
+                *failed = failed_syncs;
+            }
+            waits.insert_run(run);
         }
     }
 
     /// Takes what has to be synced before it may be struck from the map.
-    pub(super) fn take_unsynced(&self) -> GrainSet {
-        std::mem::take(&mut self.unsynced.borrow_mut())
+    fn take_unsynced(&self) -> Taken {
+        let (grains, failed_syncs) = std::mem::take(&mut *self.unsynced.0.borrow_mut());
+        Taken { from: self.unsynced.clone(), grains, failed_syncs }
     }
 
-    /// A sync of the base failed: what was written before it may be lost, and is asked for again.
-    pub(super) fn expect_again(&self, unsynced: &GrainSet) {
-        self.remaining.borrow_mut().union_with(unsynced);
+    /// A sync of the base failed: whatever was not synced before may be lost, and is asked for again.
+    fn expect_again(&self) {
+        let (waits, _) = std::mem::take(&mut *self.unsynced.0.borrow_mut());
+        self.remaining.borrow_mut().union_with(&waits);
     }
 
     pub(super) fn unsynced_len(&self) -> u64 {
-        self.unsynced.borrow().len()
+        self.unsynced.0.borrow().0.len()
     }
 
     pub(super) fn remaining_map(&self) -> MapFile {
@@ -231,6 +260,8 @@ impl Replica {
         };
         let direct = self.choose_direct(&announced, carried.as_ref()).await?;
         if direct {
+            // What a session that was dropped brought is out of what remains, and maybe not synced.
+            self.strike_arrived().await?;
             // What the journal would apply again after a crash must not land on what arrives now.
             self.apply().await?;
             self.journal.settle().await?;
@@ -398,17 +429,18 @@ impl Replica {
     /// Direct only: syncs the base, then strikes what had arrived before that sync.
     pub(super) async fn strike_arrived(&self) -> Result<()> {
         let taken = self.pull.borrow().as_ref().map(|p| (p.take_unsynced(), p.remaining_map()));
-        let Some((arrived, map)) = taken else { return Ok(()) };
-        if arrived.is_empty() {
+        let Some((mut taken, map)) = taken else { return Ok(()) };
+        if taken.grains.is_empty() {
             return Ok(());
         }
-        if let Err(e) = self.volumes.sync().await {
+        if let Err(e) = self.sync_base(taken.failed_syncs).await {
+            drop(taken);
             if let Some(pull) = self.pull.borrow().as_ref() {
-                pull.expect_again(&arrived);
+                pull.expect_again();
             }
             return Err(e);
         }
-        for run in arrived.runs() {
+        for run in std::mem::take(&mut taken.grains).runs() {
             map.remove(run);
         }
         map.flush().await

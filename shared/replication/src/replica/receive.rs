@@ -51,7 +51,7 @@ impl Replica {
         }
         let data = GrainData { run, content };
         if direct {
-            self.volumes.write(&data).await?;
+            self.write_direct(&data).await?;
         } else {
             let appended = self.journal.append(session, 0, &data, digest).await;
             appended.map_err(|e| self.full(e))?;
@@ -62,13 +62,25 @@ impl Replica {
         if unsynced * grain > STRIKE_BYTES { self.strike_arrived().await } else { Ok(()) }
     }
 
+    /// Into the base. Where a sync fails meanwhile it has not arrived.
+    async fn write_direct(&self, data: &GrainData) -> Result<()> {
+        let failed = self.volumes.failed_syncs();
+        self.volumes.write(data).await?;
+        self.volumes.none_failed_since(failed)
+    }
+
     /// The source says that these grains are what the digests sent to it say. In a direct catch-up
     /// they are in the base and synced only after the next sync, like the others.
-    pub(super) fn receive_same(&self, run: Run) -> Result<()> {
+    pub(super) async fn receive_same(&self, run: Run) -> Result<()> {
         let target = self.pull.borrow().as_ref().map(|p| (p.expects(run), p.is_direct()));
         let Some((true, direct)) = target else {
             return Err(Error::Peer(format!("{run:?} was not asked for, or came twice")));
         };
+        if direct && self.lost_a_sync() {
+            // The digests are of pages that may never reach the disk unless they are written again.
+            let bytes = self.volumes.read(run).await?;
+            self.write_direct(&GrainData { run, content: Content::Data(bytes) }).await?;
+        }
         self.progress.same_grains.set(self.progress.same_grains.get() + run.count);
         self.arrived(run, direct);
         Ok(())
@@ -90,7 +102,8 @@ impl Replica {
 
     fn arrived(&self, run: Run, in_base: bool) {
         if let Some(pull) = self.pull.borrow().as_ref() {
-            pull.arrived(run, in_base);
+            let failed = self.volumes.failed_syncs();
+            pull.arrived(run, in_base.then_some(failed));
         }
         let grains = self.progress.received_grains.get() + run.count;
         self.progress.received_grains.set(grains);

@@ -93,7 +93,12 @@ impl Replica {
             self.note_damaged(&lost).await?;
         }
         let boot = hex(&self.ctx.clock.boot_id());
-        self.store.update(|s| (s.run.boot, s.run.seal) = (boot, None)).await?;
+        self.store
+            .update(|s| {
+                s.run.lost_sync = s.run.lost_sync.take().filter(|lost| *lost == boot);
+                (s.run.boot, s.run.seal) = (boot, None);
+            })
+            .await?;
         self.apply().await
     }
 
@@ -132,10 +137,10 @@ impl Replica {
         self.journal.settle().await?;
         // The seal is of what a power cut leaves. Where that is not known there is none, and the next
         // attach compares samples.
-        if let Err(error) = self.volumes.sync().await {
+        if let Err(error) = self.sync_base(self.volumes.failed_syncs()).await {
             tracing::warn!(%error, "stopped without a seal");
         }
-        if self.volumes.lost_a_sync() {
+        if self.lost_a_sync() {
             return Ok(());
         }
         let seal = seal::make(&self.ctx, &self.volumes).await?;

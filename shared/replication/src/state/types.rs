@@ -64,6 +64,10 @@ pub struct RunRecord {
     pub seal: Option<Seal>,
     /// Grains that only a power cut made count as written, by map file number.
     pub suspected: Option<LayerRef>,
+    /// Boot id (hex) in which a sync of the replica's volumes failed: until the next boot what is read from
+    /// them need not be what a power cut leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_sync: Option<String>,
 }
 
 /// What the volumes looked like when the site stopped cleanly.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use grain::{GrainSet, Run};
 
 use super::pool::MapPool;
+use super::recover::hex;
 use super::regions::{Need, Regions};
 use crate::group_commit::GroupCommit;
 use crate::map::{MapFile, MapKind};
@@ -20,6 +21,10 @@ use crate::{Error, Result};
 
 /// How often bits are synced and regions released while there is something to sync.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
+
+/// Stands for the boot id in the state while it is not known which bits are on stable storage: no machine
+/// has it.
+const UNSURE_BOOT: &str = "a sync of the map files failed";
 
 /// What [`Tracker::mark`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +124,17 @@ impl Tracker {
         if !self.holds(failed) {
             return Ok(());
         }
+        // Until then not even a process that is killed leaves its bits for sure: pages whose sync failed may
+        // be read from the disk again. The next start is to take the active regions as after a power cut.
+        self.store.change(|s| s.run.boot = UNSURE_BOOT.to_owned());
+        let replaced = self.write_afresh(failed).await;
+        if replaced.is_err() {
+            drop(self.store.save().await);
+        }
+        replaced
+    }
+
+    async fn write_afresh(&self, failed: &MapFile) -> Result<()> {
         let refuse = |e: Error| Error::TrackingFailed(e.to_string());
         tracing::warn!(path = %failed.path().display(), "a map failed: it is written afresh");
         let (at, map) = self.pool.create(MapKind::Layer).await.map_err(refuse)?;
@@ -132,7 +148,17 @@ impl Tracker {
             }
         }
         self.put_in_place(failed, at, map);
+        if !self.has_failed() {
+            let boot = hex(&self.pool.context().clock.boot_id());
+            self.store.change(|s| s.run.boot = boot);
+        }
         self.store.save().await.map_err(refuse)
+    }
+
+    /// Whether bits stand in a map that failed and was not written afresh.
+    fn has_failed(&self) -> bool {
+        let failed = |layer: &Layer| layer.map.has_failed();
+        failed(&self.open.borrow()) || self.closing.borrow().iter().any(failed)
     }
 
     fn holds(&self, map: &MapFile) -> bool {

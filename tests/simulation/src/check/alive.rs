@@ -37,6 +37,7 @@ pub async fn heal(world: &Rc<World>) {
         node.machine.set_latency(Duration::ZERO..Duration::from_micros(1));
         node.process.borrow().iter().for_each(|process| process.hang(false));
     }
+    world.meddler.borrow_mut().take();
     disturb::mend_state(world);
     world.cable.borrow_mut().take().iter().for_each(wire::link::Cable::cut);
     world.end_sessions();
@@ -52,6 +53,7 @@ pub async fn heal(world: &Rc<World>) {
 
 async fn healed(world: &Rc<World>) {
     restart(world).await;
+    world.unwatched.set(false);
     if world.has_failed() {
         return;
     }

@@ -12,17 +12,37 @@ use media::{KeySource, Proof, SetView};
 use crate::plan::Site;
 use crate::world::{MadeSet, World};
 
+/// What came out of a set.
+struct Extracted {
+    proof: Proof,
+    cut: CutId,
+    fuzzy: Option<CutId>,
+    /// Grains that it says the source could not read.
+    unreadable: u64,
+}
+
 /// A set was finished at the source.
 pub async fn finished(world: &Rc<World>, set: &MadeSet, cut: CutId, fuzzy_end: Option<CutId>) {
     let machine = SimMachine::new(1);
     machine.restore(&world.node(Site::Source).machine.snapshot());
-    match extract(world, &machine, &set.media).await {
-        Ok((proof, facts_cut, fuzzy)) => {
+    finished_on(world, &machine, &set.media, cut, fuzzy_end).await;
+}
+
+/// The same of a set on another machine.
+pub async fn finished_on(
+    world: &Rc<World>,
+    machine: &SimMachine,
+    media: &[PathBuf],
+    cut: CutId,
+    fuzzy_end: Option<CutId>,
+) {
+    match extract(world, machine, media).await {
+        Ok(Extracted { proof, cut: facts_cut, fuzzy, unreadable }) => {
             world.trace.count("checked: a finished set");
             if !proof.damage.is_empty() {
                 world.fail("media", format!("a finished set is damaged: {:?}", proof.damage));
             }
-            if proof.proven.len() != world.geometry.total_grains() {
+            if proof.proven.len() + unreadable != world.geometry.total_grains() {
                 world.fail("media", "a finished full set lacks grains");
             }
             if facts_cut != cut || fuzzy != fuzzy_end {
@@ -48,7 +68,7 @@ async fn extract(
     world: &Rc<World>,
     machine: &SimMachine,
     dirs: &[PathBuf],
-) -> Result<(Proof, CutId, Option<CutId>), String> {
+) -> Result<Extracted, String> {
     let keys = [KeySource::Site(world.keys(Site::Replica))];
     let source = world.keys(Site::Source).identity();
     let view = SetView::open(&machine.context(), dirs, &keys, Some(&source)).await;
@@ -74,5 +94,6 @@ async fn extract(
     if let Some(run) = wrong.into_inner() {
         world.fail("media", format!("a set hands out {run:?}, which is not what {cut} held"));
     }
-    Ok((proof, cut, fuzzy))
+    let unreadable = view.facts().unreadable().map_err(|e| e.to_string())?.len();
+    Ok(Extracted { proof, cut, fuzzy, unreadable })
 }

@@ -10,7 +10,7 @@ pub mod no_change_missed;
 pub mod no_silent_full_copy;
 pub mod replica_consistent;
 pub mod stands_fast;
-mod twin;
+pub mod twin;
 
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ use crate::world::World;
 
 /// A process has ended: what its machine's disk holds is looked at, before anything starts again.
 pub async fn after_end(world: &Rc<World>, site: Site, kind: Crash) {
-    if world.has_failed() {
+    if world.has_failed() || world.unwatched.get() {
         return;
     }
     if site == Site::Source {
@@ -36,6 +36,27 @@ pub async fn after_end(world: &Rc<World>, site: Site, kind: Crash) {
 pub async fn probe(world: &Rc<World>, seed: u64) {
     event!(world, "probe");
     look_at_both(world, None, &mut SplitMix64::new(seed)).await;
+}
+
+/// Both machines as they would be after these crashes now.
+pub async fn look_at(world: &Rc<World>, kinds: [Crash; 2], seed: u64) {
+    world.look();
+    let standing = world.standing.get();
+    let twin = twin::Twin::of(world, kinds, seed);
+    flushed_is_kept::of_twin(world, &twin, kinds[0]);
+    attach(world, &twin, standing).await;
+}
+
+/// Starts the copies and attaches them. `standing` is what bound the replica when they were taken.
+async fn attach(world: &Rc<World>, twin: &twin::Twin, standing: stands_fast::Standing) {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let Some(replica) = replica_consistent::check(world, twin).await else { return };
+            stands_fast::check(world, &replica, standing);
+            no_change_missed::check(world, twin, &replica).await;
+        })
+        .await;
 }
 
 /// Copies of both disks, each crashed unless it just was, are started and attached.
@@ -55,12 +76,5 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
     if crashed.is_none() {
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
     }
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let Some(replica) = replica_consistent::check(world, &twin).await else { return };
-            stands_fast::check(world, &replica, standing);
-            no_change_missed::check(world, &twin, &replica).await;
-        })
-        .await;
+    attach(world, &twin, standing).await;
 }

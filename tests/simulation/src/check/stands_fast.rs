@@ -92,19 +92,48 @@ pub fn put_back(world: &World) {
     world.standing.set(Standing { commits, ..Standing::default() });
 }
 
+/// What the copy of a replica says of itself after a crash.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Its position.
+    pub head: Option<CutId>,
+    /// Whether it is consistent there.
+    pub consistent: bool,
+    /// The word for what it is.
+    pub condition: &'static str,
+    /// A catch-up went straight into its base.
+    pub direct: bool,
+}
+
+impl Found {
+    /// What this one says.
+    pub fn of(replica: &Replica) -> Found {
+        Found {
+            head: replica.head(),
+            consistent: replica.is_consistent(),
+            condition: replica.condition().name(),
+            direct: replica.facts().copy.partial.is_some_and(|partial| partial.direct),
+        }
+    }
+}
+
 /// Looks at the copy of the replica as it is after a crash; `standing` is what bound it at that instant.
 pub fn check(world: &World, replica: &Rc<Replica>, standing: Standing) {
+    judge(world, Found::of(replica), standing);
+}
+
+/// Whether a replica that says so after a crash holds what it held.
+pub fn judge(world: &World, found: Found, standing: Standing) {
     let Some(cut) = standing.consistent else { return };
-    let (Some(stood), now) = (world.oracle.time_of(cut), replica.head()) else { return };
+    let Some(stood) = world.oracle.time_of(cut) else { return };
+    let Found { head, consistent, condition, direct } = found;
     world.trace.count("checked: the replica stands fast");
-    if now.and_then(|now| world.oracle.time_of(now)) < Some(stood) {
-        let words = format!("the replica was at {cut}, and after a crash it is at {now:?}");
+    if head.and_then(|now| world.oracle.time_of(now)) < Some(stood) {
+        let words = format!("the replica was at {cut}, and after a crash it is at {head:?}");
         return world.fail("stands_fast", words);
     }
-    let direct = replica.facts().copy.partial.is_some_and(|partial| partial.direct);
     let allowed = direct && (world.shape.allow_direct || world.healing.get());
-    if !replica.is_consistent() && !allowed && !world.licence.replica_damaged.get() {
-        let condition = replica.condition().name();
+    if !consistent && !allowed && !world.licence.replica_damaged.get() {
         let words =
             format!("the replica was consistent at {cut}, and after a crash it is {condition}");
         world.fail("stands_fast", words);

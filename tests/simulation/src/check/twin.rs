@@ -30,6 +30,11 @@ impl Twin {
         Twin { machines: [copy(Site::Source), copy(Site::Replica)] }
     }
 
+    /// These machines: what a crash left.
+    pub fn from(machines: [SimMachine; 2]) -> Twin {
+        Twin { machines }
+    }
+
     /// The copy of a site's machine.
     pub fn machine(&self, site: Site) -> &SimMachine {
         &self.machines[site as usize]

@@ -71,7 +71,12 @@ pub fn connect(
     world.requests.set(world.requests.get() + world.shape.requests / 4);
     event!(world, "verb: connect", "{link:?} {how:?}");
     let (one, two) = (at_source.clone(), at_replica.clone());
-    let weather = link.weather(seed, &world.trace, move || !one.is_dead() && !two.is_dead());
+    let mut weather = link.weather(seed, &world.trace, move || !one.is_dead() && !two.is_dead());
+    let meddler = world.meddler.borrow().clone();
+    let weather = move |direction, bytes| {
+        let fate = meddler.as_ref().and_then(|meddler| meddler(direction, bytes));
+        fate.unwrap_or_else(|| weather(direction, bytes))
+    };
     let (near_id, far_id) =
         (world.keys(Site::Source).identity(), world.keys(Site::Replica).identity());
     let MemoryPair { near, far, near_session, far_session, cable } =

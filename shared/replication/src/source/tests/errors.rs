@@ -216,3 +216,28 @@ fn a_layer_file_whose_sync_failed_is_left_alone() {
         });
     }
 }
+
+/// The bits of a cut were lost by a failed sync, no fresh file could be made, and the process was killed: a page
+/// whose sync failed may be read from the disk again, so its region counts as written.
+#[test]
+fn bits_that_could_be_saved_nowhere_are_not_trusted_after_a_kill() {
+    run(async {
+        let site = Site::new(5).await;
+        let source = site.start().await.unwrap();
+        let made = cut(&source).await.unwrap();
+        publish(&source, made).await.unwrap();
+        let content = site.content_now(&used());
+        write_tail(&source, 0, 1030, 9).await.unwrap();
+        site.machine.set_fault_hook(|op| {
+            let of_map = op.path.extension().is_some_and(|e| e == "ghm" || e == "new")
+                && !op.path.to_string_lossy().contains("state.json");
+            let fails = matches!(op.kind, OpKind::Sync | OpKind::Open | OpKind::WriteDurable);
+            if of_map && fails { Fault::Io } else { Fault::None }
+        });
+        assert!(cut(&source).await.is_err());
+        site.machine.clear_fault_hook();
+        drop(source);
+        site.machine.crash(Crash::Kill, &mut |_| 0);
+        check(&site, &[(made, content)]).await;
+    });
+}
