@@ -58,7 +58,7 @@ pub enum Scale {
     /// A whole life: about 90 requests, 20 to 30 acts, up to three volumes.
     #[default]
     Whole,
-    /// A few grains, some 20 requests, a handful of acts, and the same checks: what goes wrong mostly
+    /// A few grains, some 15 requests, a handful of acts, and the same checks: what goes wrong mostly
     /// needs little to go wrong, and so many more orders of it can be tried.
     Small,
 }

@@ -70,9 +70,9 @@ impl Shape {
             grains * GRAIN + pick(random, &[0, 100, 512, 4000, 0])
         };
         Shape {
-            volumes: (0..1 + random.below(2)).map(|_| volume(random)).collect(),
+            volumes: (0..1 + random.below(4) / 3).map(|_| volume(random)).collect(),
             clients: 1 + random.below(2),
-            requests: 12 + random.below(30),
+            requests: 8 + random.below(18),
             pause_us: pick(random, &[3_000, 30_000]),
             // Without latency an operation ends as it begins: few orders, many histories.
             latency_us: [pick(random, &[0, 0, 200, 2_000]), pick(random, &[0, 0, 200, 2_000])],

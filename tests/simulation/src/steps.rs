@@ -241,11 +241,8 @@ pub fn draw_few_steps(random: &mut SplitMix64) -> Vec<Step> {
         acts.push(Act::Keep(site(random)));
     }
     acts.push(connect(random));
-    for _ in 0..1 + random.below(4) {
+    for _ in 0..1 + random.below(3) {
         acts.push(any(random, rolls));
-    }
-    if random.below(2) == 0 {
-        acts.push(connect(random));
     }
     steps_of(random, acts)
 }

@@ -98,7 +98,13 @@ pub fn mend_state(world: &World) {
     let damaged = world.licence.state_damaged.borrow_mut().take();
     if let Some((site, offset, bit)) = damaged {
         let path = crate::node::dir().join("state.json");
-        world.node(site).machine.flip(path, offset, bit).expect("the state is there");
+        let machine = &world.node(site).machine;
+        let content = machine.content(&path).expect("the state is there").to_vec();
+        if replication::state::decode(&content).is_ok() {
+            // A power cut took the damaged file along: its name was not synced yet.
+            return;
+        }
+        machine.flip(path, offset, bit).expect("the state is there");
         event!(world, "operator: the state is put right");
     }
 }
