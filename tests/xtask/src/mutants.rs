@@ -60,7 +60,9 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
         bed.clean()?;
         match outcome? {
             Outcome::Found if check => println!("{}: applies", mutant.name),
-            Outcome::Found => println!("{}: found by {}", mutant.name, mutant.test.join(" ")),
+            Outcome::Found => {
+                println!("{}: found by {} {}", mutant.name, mutant.package, mutant.test.join(" "));
+            }
             Outcome::Missed => {
                 println!("{}: NOT FOUND", mutant.name);
                 missed.push(mutant.name.as_str());
