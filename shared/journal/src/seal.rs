@@ -59,7 +59,10 @@ pub(crate) fn plan(chain: &Chain, replay: &Replay<'_>, config: &Config) -> Optio
         _ => live.contains(&r.session),
     };
     replace.headers = last.scan.records.iter().filter(counts).copied().collect();
-    if kept_bytes(&replace.headers) > config.capacity() / 2 {
+    // Little is left, or all of it is copied anyway: then the last segment would stay behind with nothing
+    // in it, one more at every opening, as long as a session holds the low-water mark back.
+    let kept = kept_bytes(&replace.headers);
+    if kept > config.capacity() / 2 && kept > kept_bytes(&seal.headers) {
         return Some(vec![seal]);
     }
     Some(vec![replace, seal])

@@ -78,6 +78,34 @@ fn the_room_that_is_told_for_a_session_is_there() {
     }
 }
 
+/// A session holds the oldest segment, and what of it was not synced fills most of the last: that is copied
+/// at every opening, and must not leave an empty segment behind each time.
+#[test]
+fn restarts_with_a_long_tail_add_no_segments() {
+    run(async {
+        let mut world = World::new(8);
+        world.make_base().await;
+        world.open().await.unwrap();
+        let session = world.begin().unwrap();
+        for sequence in 0..20 {
+            let run = Run { volume: VolumeId(0), first: sequence, count: 1 };
+            world.append(session, sequence, run, false).await.unwrap();
+            if sequence == 4 {
+                world.sync().await.unwrap();
+            }
+        }
+        assert_eq!(world.journal().stats().live_segments, 2);
+        for seed in 0..40 {
+            world.machine.crash_seeded(Crash::Kill, seed);
+            let recovered = world.open().await.unwrap();
+            assert_eq!(recovered.sessions.len(), 1);
+            assert_eq!(recovered.sessions[0].received.len(), 20);
+            let stats = world.journal().stats();
+            assert!(stats.live_segments <= 3, "{} segments at start {seed}", stats.live_segments);
+        }
+    });
+}
+
 #[test]
 fn aborting_makes_room() {
     run(async {

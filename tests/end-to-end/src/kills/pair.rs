@@ -278,7 +278,7 @@ impl Pair {
             self.judge_replica(tally);
         }
         let journal = self.sites.folder().join("secondary/relationships/job/journal");
-        let bytes = folder_bytes(&journal);
+        let bytes = journal_bytes(&journal);
         tally.journal_bytes = tally.journal_bytes.max(bytes);
         assert!(bytes <= JOURNAL, "{bytes} bytes in {}", journal.display());
     }
@@ -340,9 +340,11 @@ impl Pair {
     }
 }
 
-/// Bytes of the files in a folder.
-fn folder_bytes(folder: &Path) -> u64 {
+/// Bytes of a journal's files. One that was being made when its process was killed is to take the place of
+/// another, and goes at the next start.
+fn journal_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder);
     let entries = entries.unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+    let entries = entries.flatten().filter(|entry| entry.file_name() != "fresh.ghj");
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
