@@ -106,8 +106,8 @@ mod tests {
         let left = machine.snapshot();
         let steps: Vec<_> = left.unsynced().into_iter().collect();
         assert_eq!(steps.len(), 3);
-        for kept in 0..3 {
-            let keep = |step| if step == steps[kept] { Keep::Whole } else { Keep::Lost };
+        for (kept, only) in steps.into_iter().enumerate() {
+            let keep = |step| if step == only { Keep::Whole } else { Keep::Lost };
             let cut = left.power_cut(&keep);
             let other = SimMachine::new(2);
             other.restore(&cut);

@@ -79,7 +79,7 @@ pub fn all(of: &Snapshot, depth: Depth) -> Vec<Image> {
         let mut random = SplitMix64::new(steps.len() as u64 ^ steps[0]);
         let few = steps.len() <= depth.singles;
         let picked: Vec<u64> = match few {
-            true => steps.clone(),
+            true => steps,
             // The newest ones are what this instant brought; of the others a few.
             false => (0..depth.singles)
                 .map(|n| match n % 2 {
