@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Run, Span};
+
 /// What is wrong with a geometry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GeometryError {
@@ -185,6 +187,25 @@ impl Geometry {
         let to = first.saturating_add(count);
         let to = if to > end >> shift { end } else { to << shift };
         from..to.min(end).max(from)
+    }
+
+    /// The bytes of a run, clipped at the volume's end.
+    pub fn span_of(&self, run: Run) -> Span {
+        let range = self.byte_range(run.volume, run.first, run.count);
+        Span { volume: run.volume, start: range.start, bytes: range.end - range.start }
+    }
+
+    /// The grains that a span touches.
+    pub fn touched_by(&self, span: Span) -> Run {
+        let touched = self.grain.touched(span.start, span.bytes);
+        Run { volume: span.volume, first: touched.start, count: touched.end - touched.start }
+    }
+
+    /// Whether all bytes of `span` are bytes of the volume.
+    pub fn holds_span(&self, span: Span) -> bool {
+        let end = span.start.checked_add(span.bytes);
+        let size = self.volume(span.volume).map_or(0, |v| v.bytes);
+        span.bytes > 0 && end.is_some_and(|end| end <= size)
     }
 }
 

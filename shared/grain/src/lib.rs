@@ -20,6 +20,6 @@ pub use error_class::ErrorClass;
 pub use geometry::{Geometry, GeometryError, GrainSize, VolumeId, VolumeShape};
 pub use ids::{CutId, IdError, LayerId, RelationshipId, SessionId, SetId};
 pub use lineage::{Cut, CutReason, Layer, LayerName, Lineage, Position};
-pub use run::{Content, GrainData, Run};
+pub use run::{Content, GrainData, Run, Span, SpanData};
 pub use set::{ChunkCursor, GrainSet, GrainSetDecoder};
 pub use zero::is_zero;

@@ -1,4 +1,5 @@
-//! Runs of neighbouring grains, and their content: the unit in which data moves.
+//! Runs of neighbouring grains, and their content: the unit in which data moves. Spans of bytes, and
+//! theirs: what a single write covers.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,33 @@ pub enum Content {
 pub struct GrainData {
     /// Which grains.
     pub run: Run,
+    /// What they hold.
+    pub content: Content,
+}
+
+/// `bytes` neighbouring bytes of one volume, from byte `start` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Span {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Offset of the first byte.
+    pub start: u64,
+    /// How many bytes; at least 1.
+    pub bytes: u64,
+}
+
+impl Span {
+    /// One past the last byte.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes)
+    }
+}
+
+/// A span with its content; data is exactly as long as the span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanData {
+    /// Which bytes.
+    pub span: Span,
     /// What they hold.
     pub content: Content,
 }

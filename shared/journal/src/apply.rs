@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use disk::Context;
-use grain::{Content, Geometry, GrainData, Run, VolumeId};
+use grain::{Content, Geometry, Run, Span, SpanData, VolumeId};
 
 use crate::index::{Place, Stretch};
 use crate::segment::{ReadError, Segment};
@@ -14,10 +14,10 @@ use crate::{Error, Journal};
 /// The most pieces of a batch.
 const BATCH_PIECES: usize = 4096;
 
-/// Committed grains whose newest version stands in the journal.
+/// Bytes that count and whose newest version stands in the journal.
 #[derive(Clone)]
 pub struct Piece {
-    run: Run,
+    span: Span,
     stretch: Stretch,
     /// Keeps the segment's file from being recycled.
     segment: Option<Rc<Segment>>,
@@ -40,45 +40,46 @@ impl Drop for Out {
 }
 
 impl Piece {
-    /// Which grains.
-    pub fn run(&self) -> Run {
-        self.run
+    /// Which bytes.
+    pub fn span(&self) -> Span {
+        self.span
     }
 
-    /// True when the grains are all zeros.
+    /// The grains that they lie in.
+    pub fn grains(&self) -> Run {
+        self.journal.geometry.touched_by(self.span)
+    }
+
+    /// True when they are all zeros.
     pub fn is_zero(&self) -> bool {
         self.stretch.zero
     }
 
-    /// The number of the commit that made this version count.
+    /// The number of the commit that made this version count, or that its stream follows.
     pub fn commit(&self) -> u64 {
         self.stretch.commit
     }
 
-    /// Reads the grains and checks them against the digest with which they came.
+    /// Reads the bytes and checks them against the digest with which they came.
     ///
     /// # Errors
     /// [`Error::Damaged`] when they are not what was written: these grains are to be counted as
     /// missing. [`Error::Io`] when the disk cannot read them.
-    pub async fn read(&self) -> Result<GrainData, Error> {
+    pub async fn read(&self) -> Result<SpanData, Error> {
+        let span = self.span;
         let Some(segment) = self.segment.as_ref().filter(|_| !self.stretch.zero) else {
-            return Ok(GrainData { run: self.run, content: Content::Zero });
+            return Ok(SpanData { span, content: Content::Zero });
         };
-        let content = read_stretch(
-            &self.journal.ctx,
-            &self.journal.geometry,
-            segment,
-            self.run,
-            &self.stretch,
-        );
-        match content.await {
-            Ok(content) => Ok(GrainData { run: self.run, content }),
+        let (ctx, geometry) = (&self.journal.ctx, &self.journal.geometry);
+        match read_stretch(ctx, geometry, segment, span, &self.stretch).await {
+            Ok(content) => Ok(SpanData { span, content }),
             Err(ReadError::Io(error)) => Err(Error::io("read", &self.journal.config.dir, error)),
             Err(ReadError::Damaged(what)) => {
                 let Place { segment, offset } = self.stretch.place;
-                self.journal.state.borrow_mut().counters.damaged_grains += self.run.count;
-                tracing::error!(segment, offset, run = ?self.run, "journal: {what}");
-                Err(Error::Damaged { segment, offset, what, run: self.run })
+                let run = self.grains();
+                self.journal.state.borrow_mut().counters.damaged_grains += run.count;
+                tracing::error!(segment, offset, ?run, "journal: {what}");
+                Err(Error::Damaged { segment, offset, what, run })
             }
         }
     }
@@ -88,23 +89,18 @@ async fn read_stretch(
     ctx: &Context,
     geometry: &Geometry,
     segment: &Segment,
-    run: Run,
+    span: Span,
     stretch: &Stretch,
 ) -> Result<Content, ReadError> {
     let (header, payload) = segment.read_record(ctx, stretch.place.offset).await?;
-    let whole = Run {
-        volume: run.volume,
-        first: run.first.saturating_sub(stretch.skip),
-        count: header.run.count,
-    };
-    if header.run != whole || !header.is_copy() {
+    let found = header.span(geometry).filter(|_| !header.is_zero());
+    let begins = found.filter(|f| f.volume == span.volume).map(|f| f.start);
+    if begins.and_then(|start| start.checked_add(stretch.skip)) != Some(span.start) {
         return Err(ReadError::Damaged("another record stands there"));
     }
-    let base = geometry.byte_range(run.volume, whole.first, whole.count).start;
-    let range = geometry.byte_range(run.volume, run.first, run.count);
-    let (from, to) = ((range.start - base) as usize, (range.end - base) as usize);
+    let (from, to) = (stretch.skip as usize, (stretch.skip + span.bytes) as usize);
     if payload.get(from..to).is_none() {
-        return Err(ReadError::Damaged("the payload is shorter than its grains"));
+        return Err(ReadError::Damaged("the payload is shorter than its bytes"));
     }
     Ok(Content::Data(payload.slice(from..to)))
 }
@@ -120,7 +116,7 @@ impl ApplyBatch {
         self.pieces.is_empty()
     }
 
-    /// The pieces in address order; no two share a grain.
+    /// The pieces in address order; no two share a byte.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -132,37 +128,37 @@ impl ApplyBatch {
     ///
     /// # Panics
     /// When there is no such piece.
-    pub async fn read(&self, i: usize) -> Result<GrainData, Error> {
+    pub async fn read(&self, i: usize) -> Result<SpanData, Error> {
         self.pieces[i].read().await
     }
 }
 
 impl Journal {
-    /// The parts of `run` that are committed and not known to be in the base, in address order. To
-    /// read through the journal, read the base first where nothing is returned, and these elsewhere.
-    pub fn lookup(self: &Rc<Self>, run: Run) -> Vec<Piece> {
-        let found = self.state.borrow().index.lookup(run);
-        found.into_iter().map(|(run, stretch)| self.piece(run, stretch)).collect()
+    /// The parts of `span` that count and are not known to be in the base, in address order. To read
+    /// through the journal, read the base first where nothing is returned, and these elsewhere.
+    pub fn lookup(self: &Rc<Self>, span: Span) -> Vec<Piece> {
+        let found = self.state.borrow().index.lookup(span);
+        found.into_iter().map(|(span, stretch)| self.piece(span, stretch)).collect()
     }
 
-    fn piece(self: &Rc<Self>, run: Run, stretch: Stretch) -> Piece {
+    fn piece(self: &Rc<Self>, span: Span, stretch: Stretch) -> Piece {
         let segment = self.state.borrow().segments.get(&stretch.place.segment).cloned();
-        Piece { run, stretch, segment, journal: self.clone() }
+        Piece { span, stretch, segment, journal: self.clone() }
     }
 
-    /// Whether everything committed is in the base.
+    /// Whether everything that counts is in the base.
     pub fn is_applied(&self) -> bool {
         self.state.borrow().index.is_empty()
     }
 
-    /// The next pieces to bring into the base: of each grain the newest version only, in address
+    /// The next pieces to bring into the base: of each byte the newest version only, in address
     /// order, going round the volumes. About `max_bytes` of data, at least one piece. `None` when all
     /// is applied, or while another batch is out.
     pub fn next_apply(self: &Rc<Self>, max_bytes: u64) -> Option<ApplyBatch> {
         if self.applying.get() {
             return None;
         }
-        let mut chosen: Vec<(Run, Stretch)> = Vec::new();
+        let mut chosen: Vec<(Span, Stretch)> = Vec::new();
         {
             let mut state = self.state.borrow_mut();
             let start = (VolumeId(0), 0);
@@ -170,24 +166,23 @@ impl Journal {
                 state.cursor = start;
             }
             let mut bytes = 0;
-            for (run, stretch) in state.index.from(state.cursor).take(BATCH_PIECES) {
-                let range = self.geometry.byte_range(run.volume, run.first, run.count);
-                let own = if stretch.zero { 0 } else { range.end - range.start };
+            for (span, stretch) in state.index.from(state.cursor).take(BATCH_PIECES) {
+                let own = if stretch.zero { 0 } else { span.bytes };
                 if !chosen.is_empty() && bytes + own > max_bytes {
                     break;
                 }
                 bytes += own;
-                chosen.push((run, stretch));
+                chosen.push((span, stretch));
             }
-            if let Some((run, _)) = chosen.last() {
-                state.cursor = (run.volume, run.end());
+            if let Some((span, _)) = chosen.last() {
+                state.cursor = (span.volume, span.end());
             }
         }
         if chosen.is_empty() {
             return None;
         }
         self.applying.set(true);
-        let pieces = chosen.into_iter().map(|(run, stretch)| self.piece(run, stretch)).collect();
+        let pieces = chosen.into_iter().map(|(span, stretch)| self.piece(span, stretch)).collect();
         Some(ApplyBatch { pieces, _out: Out(self.applying.clone()) })
     }
 
@@ -203,7 +198,7 @@ impl Journal {
             for piece in &batch.pieces {
                 let done = piece.stretch;
                 // A newer version that came meanwhile stays. Joined zeros have lost their place.
-                state.index.remove(piece.run, |now| match done.zero {
+                state.index.remove(piece.span, |now| match done.zero {
                     true => now.zero && now.commit == done.commit,
                     false => now.place == done.place,
                 });

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use grain::{CutId, SessionId};
+use grain::{CutId, Run, SessionId, VolumeId};
 
 use crate::index::RecordRef;
 use crate::record::{
     Adopted, CommitPayload, Kind, MAX_BODY, RECORD_HEADER, RecordHeader, encode_abort, stride,
 };
-use crate::state::LiveCommit;
+use crate::state::{LiveCommit, State};
 use crate::{Error, Journal};
 
 /// The longest part of a manifest.
@@ -46,10 +46,11 @@ impl Journal {
     ) -> Result<u64, Error> {
         let _log = self.log.lock().await;
         self.close_sessions(&sessions, body.len())?;
-        let placed = self.write_commit(&sessions, cut, &body).await;
+        let streaming = self.state.borrow().stream.is_some();
+        let placed = self.write_commit(&sessions, cut, &body, streaming).await;
         match placed {
             Ok((number, segment)) => {
-                self.install(&sessions, number, segment);
+                self.install(&sessions, cut, number, segment);
                 Ok(number)
             }
             Err(error) => {
@@ -88,11 +89,12 @@ impl Journal {
     }
 
     /// Manifests, sync, commit record, sync. Returns the commit's number and its segment.
-    async fn write_commit(
+    pub(crate) async fn write_commit(
         self: &Rc<Self>,
         sessions: &[SessionId],
         cut: CutId,
         body: &Bytes,
+        stream_follows: bool,
     ) -> Result<(u64, u64), Error> {
         let mut adopted = Vec::with_capacity(sessions.len());
         for session in sessions {
@@ -100,9 +102,12 @@ impl Journal {
         }
         self.sync_tail().await?;
         let payload = CommitPayload { sessions: adopted, body: body.to_vec() }.encode();
-        let number = self.state.borrow().progress.newest + 1;
+        let (number, run) = {
+            let state = self.state.borrow();
+            (state.progress.newest + 1, stream_at(&state, stream_follows))
+        };
         let control = RecordHeader::control(Kind::Commit, &payload);
-        let header = RecordHeader { cut, sequence: number, ..control };
+        let header = RecordHeader { cut, sequence: number, run, ..control };
         self.append_control(header, payload.clone()).await?;
         let segment = {
             let mut state = self.state.borrow_mut();
@@ -165,7 +170,13 @@ impl Journal {
     }
 
     /// The commit is durable: its grains are the newest from here on.
-    fn install(&self, sessions: &[SessionId], number: u64, segment: u64) {
+    pub(crate) fn install(
+        &self,
+        sessions: &[SessionId],
+        cut: CutId,
+        number: u64,
+        segment: u64,
+    ) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         let mut first_segment = segment;
@@ -176,10 +187,15 @@ impl Journal {
             let oldest = open.records.first().map_or(segment, |r| r.place.segment);
             first_segment = first_segment.min(oldest);
             for record in in_version_order(open.records) {
-                state.index.insert(&record, number);
+                state.index_copy(&self.geometry, &record, number);
             }
         }
         state.commits.insert(number, LiveCommit { first_segment });
+        state.streamed = 0;
+        if let Some(stream) = &mut state.stream {
+            // What comes from here on is of the epoch that this cut opens.
+            stream.follow(number, cut);
+        }
     }
 
     /// Ends sessions that will not be committed; their grains are forgotten. Sessions that are not
@@ -218,6 +234,12 @@ impl Journal {
         }
         self.collect().await
     }
+}
+
+/// What a commit says of streams, in the fields of its header that are of no other use: how many writes
+/// the one before it brought, and whether one follows it. So a write is missed whose header is damaged.
+fn stream_at(state: &State, follows: bool) -> Run {
+    Run { volume: VolumeId(0), first: state.streamed, count: u64::from(follows) }
 }
 
 /// By sequence, and where it is equal by place in the log.

@@ -42,6 +42,12 @@ pub enum What {
         /// The session.
         session: SessionId,
     },
+    /// Writes of the stream that follows a commit are not there, before others that are. The grains that
+    /// they hit are among those that the owner knows to have been written in that epoch.
+    Stream {
+        /// The commit's number.
+        commit: u64,
+    },
     /// A commit names more records than are there; these grains stood in them.
     Grains {
         /// The commit's number.
@@ -78,6 +84,7 @@ impl fmt::Display for Damage {
             What::Records { commit, session } => {
                 write!(f, "commit {commit} lacks records of session {session}")
             }
+            What::Stream { commit } => write!(f, "the stream after commit {commit} lacks writes"),
             What::Grains { commit } => write!(f, "commit {commit} lacks records"),
         }?;
         match &self.grains {

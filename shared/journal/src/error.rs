@@ -103,6 +103,9 @@ pub enum Error {
         /// The cut now named.
         asked: CutId,
     },
+    /// A stream record without a stream or out of order, or a second stream.
+    #[error("journal: {0}")]
+    Stream(&'static str),
     /// The run is not in the geometry, or its content has another length, or it is longer than a
     /// record may be.
     #[error("journal: {run:?} cannot be a record: {why}")]
@@ -139,7 +142,8 @@ impl Error {
             | Error::SessionEnded(_)
             | Error::SessionCut { .. }
             | Error::BadRecord { .. }
-            | Error::BodyTooLong { .. } => ErrorClass::Bug,
+            | Error::BodyTooLong { .. }
+            | Error::Stream(_) => ErrorClass::Bug,
         }
     }
 

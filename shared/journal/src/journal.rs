@@ -60,8 +60,8 @@ pub struct Stats {
     pub session_bytes: u64,
     /// Commits not wholly in the base.
     pub commits: u64,
-    /// Committed grains not in the base.
-    pub waiting_grains: u64,
+    /// Bytes that count and are not in the base.
+    pub waiting_bytes: u64,
     /// Records and pieces of records in memory.
     pub index_entries: u64,
     /// Bytes of records appended since the journal was opened.
@@ -253,7 +253,7 @@ impl Journal {
             sessions: state.sessions.len() as u64,
             session_bytes: state.sessions.values().map(|s| s.bytes).sum(),
             commits: state.commits.len() as u64,
-            waiting_grains: state.index.grains(),
+            waiting_bytes: state.index.bytes(),
             index_entries: state.records(),
             appended_bytes: state.counters.appended_bytes,
             syncs: state.counters.syncs,

@@ -5,7 +5,7 @@
 //! its checksum covers the segment's nonce and its own offset. So a record left over in a recycled
 //! file, or bytes of a volume that look like one, are never taken for a record.
 
-use grain::{CutId, Run, SessionId, VolumeId};
+use grain::{CutId, Geometry, Run, SessionId, Span, VolumeId};
 
 use crate::codec::{Reader, Writer, crc_of};
 use crate::layout::{Nonce, is_possible_counter};
@@ -21,7 +21,7 @@ pub(crate) const MAX_BODY: u64 = 1 << 20;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"GHJR");
 
-/// What a record is. 6 and 7 are kept for stream data and stream zeros.
+/// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Grains of a copy session, with their bytes.
@@ -35,6 +35,10 @@ pub(crate) enum Kind {
     /// Part of the map of a session's grains, written before its commit: says what was lost when a
     /// record's header cannot be read.
     Manifest,
+    /// A write of the stream, with its bytes.
+    StreamData,
+    /// A write of the stream that makes zeros; no payload.
+    StreamZero,
     /// Zeros, so that the next record begins in another block.
     Pad,
     /// A kind that this version does not know.
@@ -49,6 +53,8 @@ impl Kind {
             Kind::Commit => 3,
             Kind::Abort => 4,
             Kind::Manifest => 5,
+            Kind::StreamData => 6,
+            Kind::StreamZero => 7,
             Kind::Pad => 8,
             Kind::Other(code) => code,
         }
@@ -61,6 +67,8 @@ impl Kind {
             3 => Kind::Commit,
             4 => Kind::Abort,
             5 => Kind::Manifest,
+            6 => Kind::StreamData,
+            7 => Kind::StreamZero,
             8 => Kind::Pad,
             other => Kind::Other(other),
         }
@@ -77,9 +85,11 @@ pub(crate) struct RecordHeader {
     pub session: SessionId,
     /// For copy records the cut that is copied, for commits the cut that they reach.
     pub cut: CutId,
-    /// Of a copy record within its session, of a manifest among its parts, of a commit its number.
+    /// Of a copy record within its session, of a manifest among its parts, of a commit its number, of a
+    /// stream record within its epoch, from 1 on.
     pub sequence: u64,
-    /// For copy records; else volume 0, first 0, count 0.
+    /// For copy records. For stream records in bytes, not grains: see [`RecordHeader::span`]. Else volume
+    /// 0, first 0, count 0.
     pub run: Run,
     /// Bytes of payload after the header.
     pub payload: u32,
@@ -121,8 +131,20 @@ impl RecordHeader {
         self.offset + self.stride()
     }
 
-    pub(crate) fn is_copy(&self) -> bool {
-        matches!(self.kind, Kind::CopyData | Kind::CopyZero)
+    pub(crate) fn is_zero(&self) -> bool {
+        matches!(self.kind, Kind::CopyZero | Kind::StreamZero)
+    }
+
+    /// The bytes of a volume that a copy or stream record is about; of none otherwise.
+    pub(crate) fn span(&self, geometry: &Geometry) -> Option<Span> {
+        let Run { volume, first, count } = self.run;
+        match self.kind {
+            Kind::CopyData | Kind::CopyZero => Some(geometry.span_of(self.run)),
+            Kind::StreamData | Kind::StreamZero => {
+                Some(Span { volume, start: first, bytes: count })
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn encode(&self, nonce: &Nonce) -> Vec<u8> {

@@ -18,13 +18,14 @@ use tokio::sync::{Mutex, Notify};
 use crate::chain::{Chain, Directory, read_directory};
 use crate::commit::in_version_order;
 use crate::damage::Damage;
-use crate::index::{Index, Place};
+use crate::index::{Index, Place, Stretch};
 use crate::layout::{Previous, Progress, RECORDS_START};
 use crate::record::{Kind, RECORD_HEADER, RecordHeader};
 use crate::replay::Replay;
 use crate::seal::{Copy, kept_bytes, low_water, plan};
 use crate::segment::{ReadError, Segment};
 use crate::state::{Counters, LiveCommit, Marks, OpenSession, State};
+use crate::stream::OpenStream;
 use crate::{Config, Error, Journal};
 
 /// What an opening found.
@@ -32,8 +33,12 @@ use crate::{Config, Error, Journal};
 pub struct Recovered {
     /// Sessions that are neither committed nor aborted, with all that arrived, durable.
     pub sessions: Vec<SessionState>,
-    /// Commits that are not wholly in the base, oldest first.
+    /// Commits that are not wholly in the base, oldest first; among them those of nothing, with an empty
+    /// body, at which a stream began.
     pub commits: Vec<Commit>,
+    /// The stream that follows the newest commit, if there is one and it has not been ended: it is kept
+    /// until [`Journal::end_stream`].
+    pub stream: Option<StreamState>,
     /// What is damaged. Told again at every opening until the segment is given up.
     pub damage: Vec<Damage>,
 }
@@ -49,6 +54,19 @@ pub struct SessionState {
     pub received: GrainSet,
     /// Bytes that its records take in the journal.
     pub bytes: u64,
+}
+
+/// A stream as recovered: everything up to its last sequence is there, on stable storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamState {
+    /// The cut that it follows.
+    pub cut: CutId,
+    /// The number of the commit that reached that cut.
+    pub commit: u64,
+    /// The last sequence; 0 for none.
+    pub sequence: u64,
+    /// The grains that it wrote.
+    pub grains: GrainSet,
 }
 
 /// A commit as recovered.
@@ -233,6 +251,7 @@ impl Journal {
         let state = &mut *guard;
         let now = |place: Place| moved.get(&place).copied().unwrap_or(place);
         let mut recovered = Recovered { damage: replay.damage, ..Recovered::default() };
+        let newest = replay.commits.last_key_value().map(|(number, _)| *number);
         for (number, commit) in replay.commits {
             let mut first_segment = now(commit.place).segment;
             let mut sessions = Vec::with_capacity(commit.sessions.len());
@@ -241,13 +260,27 @@ impl Journal {
                 for mut record in in_version_order(found.records) {
                     record.place = now(record.place);
                     first_segment = first_segment.min(record.place.segment);
-                    state.index.insert(&record, number);
+                    state.index_copy(&self.geometry, &record, number);
                 }
             }
-            if let Some(lost) = lost.get(&number) {
-                state.index.remove_set(lost);
+            for run in lost.get(&number).into_iter().flat_map(GrainSet::runs) {
+                state.index.remove(self.geometry.span_of(run), |_| true);
             }
             let (cut, body) = (commit.cut, commit.body);
+            let mut stream = StreamState { cut, commit: number, sequence: 0, grains: GrainSet::new() };
+            for write in commit.stream {
+                stream.sequence = stream.sequence.max(write.sequence);
+                stream.grains.insert_run(self.geometry.touched_by(write.span));
+                let stretch = Stretch::whole(write.span, now(write.place), write.zero, number);
+                state.index.insert(write.span.volume, write.span.start, stretch);
+            }
+            if Some(number) == newest {
+                state.streamed = stream.sequence;
+            }
+            if Some(number) == newest && commit.streams {
+                state.stream = Some(OpenStream::new(number, cut, stream.sequence));
+                recovered.stream = Some(stream);
+            }
             state.commits.insert(number, LiveCommit { first_segment });
             recovered.commits.push(Commit { number, cut, sessions, body });
         }
@@ -325,6 +358,8 @@ fn empty_state(chain: &Chain) -> State {
         sessions: BTreeMap::new(),
         ended: BTreeMap::new(),
         commits: BTreeMap::new(),
+        stream: None,
+        streamed: 0,
         index: Index::default(),
         cursor: (VolumeId(0), 0),
         open_records: 0,

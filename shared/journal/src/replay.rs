@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use grain::{CutId, Geometry, GrainSet, GrainSetDecoder, SessionId};
+use grain::{CutId, Geometry, GrainSet, GrainSetDecoder, SessionId, Span};
 
 use crate::damage::{Damage, Stretch, What};
 use crate::index::{Place, RecordRef};
@@ -35,6 +35,20 @@ pub(crate) struct FoundCommit {
     /// In version order.
     pub sessions: Vec<(Adopted, Found)>,
     pub place: Place,
+    /// The stream that follows it, in order.
+    pub stream: Vec<Write>,
+    /// Whether one does.
+    pub streams: bool,
+    /// How many writes the stream before it had.
+    before: u64,
+}
+
+/// A stream record as the log has it.
+pub(crate) struct Write {
+    pub sequence: u64,
+    pub span: Span,
+    pub place: Place,
+    pub zero: bool,
 }
 
 /// See the module.
@@ -78,6 +92,7 @@ impl<'a> Replay<'a> {
             Kind::Manifest => self.manifest(header, payload),
             Kind::Commit => self.commit(header, place, payload),
             Kind::Abort => self.abort(segment, payload),
+            Kind::StreamData | Kind::StreamZero => self.write(header, place),
             Kind::Pad | Kind::Other(_) => Some(()),
         };
         if understood.is_none() {
@@ -103,6 +118,16 @@ impl<'a> Replay<'a> {
         found.cut.get_or_insert(header.cut);
         found.bytes += header.stride();
         found.records.push(RecordRef::new(header, place.segment));
+        Some(())
+    }
+
+    fn write(&mut self, header: &RecordHeader, place: Place) -> Option<()> {
+        let span = header.span(self.geometry).filter(|span| self.geometry.holds_span(*span))?;
+        // Of a commit that is wholly in the base or unreadable: the latter is told apart.
+        if let Some(commit) = self.commits.get_mut(&header.newest_commit) {
+            let (sequence, zero) = (header.sequence, header.is_zero());
+            commit.stream.push(Write { sequence, span, place, zero });
+        }
         Some(())
     }
 
@@ -147,7 +172,10 @@ impl<'a> Replay<'a> {
             sessions.push((adopted, found));
         }
         let body = Bytes::from(payload.body);
-        self.commits.insert(number, FoundCommit { cut: header.cut, body, sessions, place });
+        let (cut, stream) = (header.cut, Vec::new());
+        let (streams, before) = (header.run.count > 0, header.run.first);
+        let found = FoundCommit { cut, body, sessions, place, stream, streams, before };
+        self.commits.insert(number, found);
         Some(())
     }
 
@@ -178,6 +206,7 @@ impl<'a> Replay<'a> {
                 grains: None,
             });
         }
+        self.name_gaps();
         let mut lost = BTreeMap::new();
         let mut unknown = Vec::new();
         for (&number, commit) in &mut self.commits {
@@ -204,6 +233,34 @@ impl<'a> Replay<'a> {
         }
         self.name_lost(&lost);
         lost
+    }
+
+    /// Names the streams in which a write is missing. Which grains it hit stands nowhere here.
+    fn name_gaps(&mut self) {
+        let gaps: Vec<u64> = self
+            .commits
+            .iter()
+            .filter(|(number, found)| {
+                let numbers = found.stream.iter().map(|write| write.sequence);
+                let whole = match self.commits.get(&(**number + 1)) {
+                    Some(next) => next.before == found.stream.len() as u64,
+                    // The last one: damage behind its writes may be of more of them.
+                    None => !found.streams || !self.damaged_after(found),
+                };
+                !whole || !numbers.eq(1..=found.stream.len() as u64)
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for commit in gaps {
+            self.damage.push(Damage { place: None, what: What::Stream { commit }, grains: None });
+        }
+    }
+
+    fn damaged_after(&self, commit: &FoundCommit) -> bool {
+        let end = commit.stream.last().map_or(commit.place, |write| write.place);
+        let places = self.damage.iter().filter_map(|damage| damage.place);
+        let mut places = places.map(|at| Place { segment: at.segment, offset: at.offset });
+        places.any(|at| at > end)
     }
 
     /// Names the lost grains that no later commit brought again.

@@ -197,7 +197,8 @@ impl Window<'_> {
 fn sound(header: &RecordHeader) -> bool {
     match header.kind {
         Kind::CopyData => header.run.count > 0 && header.payload > 0,
-        Kind::CopyZero => header.run.count > 0 && header.payload == 0,
+        Kind::CopyZero | Kind::StreamZero => header.run.count > 0 && header.payload == 0,
+        Kind::StreamData => header.run.count == u64::from(header.payload) && header.payload > 0,
         _ => true,
     }
 }

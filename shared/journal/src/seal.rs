@@ -56,6 +56,7 @@ pub(crate) fn plan(chain: &Chain, replay: &Replay<'_>, config: &Config) -> Optio
     let counts = |r: &&RecordHeader| match r.kind {
         Kind::Commit => low < last.number || r.sequence > chain.progress.applied,
         Kind::Abort => low < last.number,
+        Kind::StreamData | Kind::StreamZero => r.newest_commit > chain.progress.applied,
         _ => live.contains(&r.session),
     };
     replace.headers = last.scan.records.iter().filter(counts).copied().collect();

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use grain::{CutId, GrainSet, Run, SessionId, VolumeId};
+use grain::{CutId, Geometry, GrainSet, Run, SessionId, VolumeId};
 
-use crate::index::{Index, Place, RecordRef};
+use crate::index::{Index, Place, RecordRef, Stretch};
 use crate::layout::{Mark, Nonce, Progress, RECORDS_START};
 use crate::record::RecordHeader;
 use crate::segment::Segment;
+use crate::stream::OpenStream;
 use crate::{Config, Error};
 
 /// What a manifest may take for each record of its session, at most (three entries of the grain
@@ -118,6 +119,10 @@ pub(crate) struct State {
     /// Sessions that have ended, and the segment that says so.
     pub ended: BTreeMap<SessionId, u64>,
     pub commits: BTreeMap<u64, LiveCommit>,
+    /// The stream that follows the newest commit.
+    pub stream: Option<OpenStream>,
+    /// Stream records after the newest commit, whether their stream has been ended or not.
+    pub streamed: u64,
     pub index: Index,
     pub cursor: (VolumeId, u64),
     pub open_records: u64,
@@ -189,7 +194,15 @@ impl State {
 
     /// Records in memory.
     pub(crate) fn records(&self) -> u64 {
-        self.open_records + self.index.pieces()
+        let streaming = self.stream.as_ref().map_or(0, OpenStream::pending);
+        self.open_records + self.index.pieces() + streaming
+    }
+
+    /// A copy record counts.
+    pub(crate) fn index_copy(&mut self, geometry: &Geometry, record: &RecordRef, commit: u64) {
+        let span = geometry.span_of(record.run);
+        let stretch = Stretch::whole(span, record.place, record.zero, commit);
+        self.index.insert(span.volume, span.start, stretch);
     }
 
     /// Gives the record its place at the tail and queues its writes.
@@ -273,12 +286,19 @@ impl State {
                 session.undurable.pop_front();
             }
         }
+        // A stream record counts as soon as it is durable, and not before: what covers an older version
+        // in the index must be there after any crash.
+        while let Some((record, commit)) = self.stream.as_mut().and_then(|s| s.next_durable(durable)) {
+            let stretch = Stretch::whole(record.span, record.place, record.zero, commit);
+            self.index.insert(record.span.volume, record.span.start, stretch);
+        }
     }
 
     /// Brings `progress` up to date with what has been applied and ended.
     pub(crate) fn advance(&mut self) {
         while let Some((&number, _)) = self.commits.first_key_value() {
-            if self.index.waits(number) {
+            // More may come for the commit that a stream follows.
+            if self.index.waits(number) || self.stream.as_ref().is_some_and(|s| s.follows(number)) {
                 break;
             }
             self.progress.applied = self.progress.applied.max(number);

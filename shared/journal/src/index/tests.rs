@@ -1,24 +1,24 @@
-//! The index against a plain map from grains to versions.
+//! The index against a plain map from bytes to versions.
 
 use std::collections::BTreeMap;
 
-use grain::{Run, VolumeId};
+use grain::{Span, VolumeId};
 use proptest::prelude::*;
 
-use super::{Index, Place, RecordRef};
+use super::{Index, Place, Stretch};
 
-const GRAINS: u64 = 40;
+const BYTES: u64 = 40;
 
-/// (place, zero, commit, position inside the record) of each grain.
+/// (place, zero, commit, position inside the record) of each byte.
 type Model = BTreeMap<(VolumeId, u64), (Place, bool, u64, u64)>;
 
 fn check(index: &Index, model: &Model) {
     let mut seen = 0;
     for volume in [VolumeId(0), VolumeId(1)] {
-        let whole = Run { volume, first: 0, count: GRAINS };
-        for (run, stretch) in index.lookup(whole) {
-            for i in 0..run.count {
-                let (place, zero, commit, at) = model[&(volume, run.first + i)];
+        let whole = Span { volume, start: 0, bytes: BYTES };
+        for (span, stretch) in index.lookup(whole) {
+            for i in 0..span.bytes {
+                let (place, zero, commit, at) = model[&(volume, span.start + i)];
                 assert_eq!((zero, commit), (stretch.zero, stretch.commit));
                 if !zero {
                     assert_eq!((place, at), (stretch.place, stretch.skip + i));
@@ -28,7 +28,7 @@ fn check(index: &Index, model: &Model) {
         }
     }
     assert_eq!(seen, model.len() as u64);
-    assert_eq!(index.grains(), seen);
+    assert_eq!(index.bytes(), seen);
     for commit in 0..60 {
         assert_eq!(index.waits(commit), model.values().any(|(_, _, c, _)| *c == commit));
     }
@@ -36,24 +36,24 @@ fn check(index: &Index, model: &Model) {
 
 proptest! {
     #[test]
-    fn it_keeps_the_newest_version_of_each_grain(
-        steps in prop::collection::vec((0..2u16, 0..GRAINS, 1..GRAINS, 0..5u8), 1..60)
+    fn it_keeps_the_newest_version_of_each_byte(
+        steps in prop::collection::vec((0..2u16, 0..BYTES, 1..BYTES, 0..5u8), 1..60)
     ) {
         let (mut index, mut model) = (Index::default(), Model::new());
-        for (number, (volume, first, count, kind)) in steps.iter().enumerate() {
+        for (number, (volume, start, bytes, kind)) in steps.iter().enumerate() {
             let volume = VolumeId(*volume);
-            let run = Run { volume, first: *first, count: (*count).min(GRAINS - first) };
+            let span = Span { volume, start: *start, bytes: (*bytes).min(BYTES - start) };
             let place = Place { segment: 1, offset: number as u64 * 16 };
             let commit = number as u64 / 3;
             if *kind == 0 {
-                index.remove(run, |stretch| stretch.commit % 2 == 0);
-                let hit = |g: &(VolumeId, u64)| g.0 == volume && (run.first..run.end()).contains(&g.1);
+                index.remove(span, |stretch| stretch.commit % 2 == 0);
+                let hit = |g: &(VolumeId, u64)| g.0 == volume && (span.start..span.end()).contains(&g.1);
                 model.retain(|g, (_, _, c, _)| !(hit(g) && *c % 2 == 0));
             } else {
                 let zero = *kind < 3;
-                index.insert(&RecordRef { sequence: 0, run, place, zero }, commit);
-                for i in 0..run.count {
-                    model.insert((volume, run.first + i), (place, zero, commit, i));
+                index.insert(volume, span.start, Stretch::whole(span, place, zero, commit));
+                for i in 0..span.bytes {
+                    model.insert((volume, span.start + i), (place, zero, commit, i));
                 }
             }
             check(&index, &model);
@@ -67,9 +67,9 @@ proptest! {
 fn neighbouring_zeros_of_a_commit_are_one_piece() {
     let mut index = Index::default();
     for i in 0..1000 {
-        let run = Run { volume: VolumeId(0), first: i * 2, count: 2 };
+        let span = Span { volume: VolumeId(0), start: i * 2, bytes: 2 };
         let place = Place { segment: 1, offset: i * 128 };
-        index.insert(&RecordRef { sequence: i, run, place, zero: true }, 1);
+        index.insert(span.volume, span.start, Stretch::whole(span, place, true, 1));
     }
-    assert_eq!((index.pieces(), index.grains()), (1, 2000));
+    assert_eq!((index.pieces(), index.bytes()), (1, 2000));
 }

@@ -8,5 +8,6 @@ mod errors;
 mod forged;
 mod limits;
 mod round_trip;
+mod stream;
 mod together;
 mod world;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use disk::simulated::{SimMachine, SplitMix64};
 use disk::{Context, File, OpenMode};
 use grain::{
-    Content, CutId, Geometry, GrainData, GrainSet, GrainSize, Run, SessionId, VolumeId, VolumeShape,
+    Content, CutId, Geometry, GrainData, GrainSet, GrainSize, Run, SessionId, Span, SpanData, VolumeId,
+    VolumeShape,
 };
 use journal::{ApplyBatch, Config, Error, Journal, Recovered};
 
@@ -271,13 +272,9 @@ impl World {
         };
         for i in 0..batch.len() {
             let data = batch.read(i).await?;
-            let range = self.geometry.byte_range(data.run.volume, data.run.first, data.run.count);
-            let base = self.base(data.run.volume).await.map_err(failed)?;
-            let bytes = match data.content {
-                Content::Data(bytes) => bytes,
-                Content::Zero => vec![0; (range.end - range.start) as usize].into(),
-            };
-            base.write_at(range.start, bytes).await.map_err(failed)?;
+            let base = self.base(data.span.volume).await.map_err(failed)?;
+            let bytes = bytes_in(&data).into();
+            base.write_at(data.span.start, bytes).await.map_err(failed)?;
         }
         for (volume, _) in self.geometry.iter() {
             let base = self.base(volume).await.map_err(failed)?;
@@ -286,45 +283,41 @@ impl World {
         Ok(())
     }
 
-    /// What a reader sees: the base, with the journal laid over it. Grains whose bytes the journal
-    /// reports as damaged are in the second set.
-    pub async fn visible(&self) -> (BTreeMap<Grain, Vec<u8>>, GrainSet) {
-        let (mut seen, mut damaged) = (BTreeMap::new(), GrainSet::new());
-        for (volume, _) in self.geometry.iter() {
+    /// What a reader sees of each volume: the base, with the journal laid over it. Grains whose bytes the
+    /// journal reports as damaged are in the second set.
+    pub async fn visible_bytes(&self) -> (Vec<Vec<u8>>, GrainSet) {
+        let (mut images, mut damaged) = (Vec::new(), GrainSet::new());
+        for (volume, shape) in self.geometry.iter() {
             let base = self.base(volume).await.unwrap();
-            let grains = self.geometry.grains(volume);
-            for index in 0..grains {
-                let range = self.geometry.byte_range(volume, index, 1);
-                let len = (range.end - range.start) as usize;
-                seen.insert((volume, index), base.read_at(range.start, len).await.unwrap());
-            }
-            for piece in self.journal().lookup(Run { volume, first: 0, count: grains }) {
-                let run = piece.run();
+            let mut image = base.read_at(0, shape.bytes as usize).await.unwrap();
+            for piece in self.journal().lookup(Span { volume, start: 0, bytes: shape.bytes }) {
+                let (from, to) = (piece.span().start as usize, piece.span().end() as usize);
                 match piece.read().await {
-                    Ok(data) => self.overlay(&mut seen, &data),
+                    Ok(data) => image[from..to].copy_from_slice(&bytes_in(&data)),
                     Err(Error::Damaged { run: hit, .. }) => {
-                        assert_eq!(hit, run);
-                        damaged.insert_run(run);
+                        assert_eq!(hit, piece.grains());
+                        damaged.insert_run(hit);
                     }
                     Err(error) => panic!("{error}"),
                 }
             }
+            images.push(image);
         }
-        (seen, damaged)
+        (images, damaged)
     }
 
-    fn overlay(&self, seen: &mut BTreeMap<Grain, Vec<u8>>, data: &GrainData) {
-        let run = data.run;
-        let start = self.geometry.byte_range(run.volume, run.first, 1).start;
-        for index in run.first..run.end() {
-            let range = self.geometry.byte_range(run.volume, index, 1);
-            let (from, to) = ((range.start - start) as usize, (range.end - start) as usize);
-            let bytes = match &data.content {
-                Content::Zero => vec![0; to - from],
-                Content::Data(bytes) => bytes[from..to].to_vec(),
-            };
-            seen.insert((run.volume, index), bytes);
+    /// The same grain by grain.
+    pub async fn visible(&self) -> (BTreeMap<Grain, Vec<u8>>, GrainSet) {
+        let (images, damaged) = self.visible_bytes().await;
+        let mut seen = BTreeMap::new();
+        for ((volume, _), image) in self.geometry.iter().zip(&images) {
+            for index in 0..self.geometry.grains(volume) {
+                let range = self.geometry.byte_range(volume, index, 1);
+                let bytes = image[range.start as usize..range.end as usize].to_vec();
+                seen.insert((volume, index), bytes);
+            }
         }
+        (seen, damaged)
     }
 
     pub fn shows(&self, seen: &BTreeMap<Grain, Vec<u8>>, grains: &Grains) -> bool {
@@ -399,6 +392,14 @@ impl Session {
         let expected: GrainSet = appends.iter().map(|append| append.run).collect();
         assert_eq!(*received, expected);
         Session { cut: self.cut, appends, durable: count }
+    }
+}
+
+/// The bytes of a span, zeros written out.
+pub fn bytes_in(data: &SpanData) -> Vec<u8> {
+    match &data.content {
+        Content::Data(bytes) => bytes.to_vec(),
+        Content::Zero => vec![0; data.span.bytes as usize],
     }
 }
 
