@@ -147,6 +147,11 @@ impl Error {
         }
     }
 
+    /// True when there is no room below the limits: what is applied or committed may make some.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Full { .. } | Error::TooManyRecords { .. })
+    }
+
     /// True when this journal takes nothing more and has to be opened anew.
     pub fn needs_reopen(&self) -> bool {
         matches!(self, Error::Failed { .. })

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use disk::{Context, File, FileKind, OpenMode};
-use grain::{Content, Geometry, GrainData, Run, VolumeId, is_zero};
+use grain::{Content, Geometry, GrainData, Run, SpanData, VolumeId, is_zero};
 
 use crate::group_commit::GroupCommit;
 use crate::{Error, Result};
@@ -137,19 +137,23 @@ impl Volumes {
 
     /// Writes the content of a run; zeros are punched where that is possible.
     pub async fn write(&self, data: &GrainData) -> Result<()> {
-        let run = data.run;
-        let volume = self.get(run.volume)?;
-        let range = self.geometry.byte_range(run.volume, run.first, run.count);
-        let len = range.end - range.start;
+        let span = self.geometry.span_of(data.run);
+        self.write_span(&SpanData { span, content: data.content.clone() }).await
+    }
+
+    /// The same for a span of bytes.
+    pub async fn write_span(&self, data: &SpanData) -> Result<()> {
+        let span = data.span;
+        let volume = self.get(span.volume)?;
         let outcome = match &data.content {
-            Content::Data(bytes) if bytes.len() as u64 == len => {
-                volume.file.write_at(range.start, bytes.clone()).await
+            Content::Data(bytes) if bytes.len() as u64 == span.bytes => {
+                volume.file.write_at(span.start, bytes.clone()).await
             }
             Content::Data(bytes) => {
-                let detail = format!("{} bytes for a run of {len}", bytes.len());
+                let detail = format!("{} bytes for a run of {}", bytes.len(), span.bytes);
                 return Err(Error::Volume { alias: volume.alias.clone(), detail });
             }
-            Content::Zero => volume.file.zero(range.start, len, true).await,
+            Content::Zero => volume.file.zero(span.start, span.bytes, true).await,
         };
         outcome.map_err(Error::io("write", &volume.path))
     }

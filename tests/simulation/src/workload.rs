@@ -8,7 +8,7 @@ use bytes::Bytes;
 use disk::simulated::SplitMix64;
 use grain::VolumeId;
 use replication::Error;
-use replication::source::{Change, Source};
+use replication::source::{Change, Written, Source};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -170,10 +170,23 @@ impl Request {
         world.trace.note(format_args!("write {number} {} {offset}+{len} {durable}", volume.0));
         let inline = !durable && leaves.is_none();
         self.run("request: write", async move {
-            if inline && source.write_now(volume, offset, &data)? {
-                world.trace.count("request: answered inline");
-                world.oracle.acknowledge(number, false);
-                return Ok(());
+            let now = match inline {
+                true => source.write_now(volume, offset, &data)?,
+                false => Written::NotNow,
+            };
+            match now {
+                Written::Done => {
+                    world.trace.count("request: answered inline");
+                    world.oracle.acknowledge(number, false);
+                    return Ok(());
+                }
+                Written::Waits(tickets) => {
+                    world.trace.count("request: written inline, waits for the peer");
+                    source.confirm(tickets).await?;
+                    world.oracle.acknowledge(number, false);
+                    return Ok(());
+                }
+                Written::NotNow => {}
             }
             let change = Change::Data(Bytes::from(data));
             let writing = source.write(volume, offset, change, durable);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::Context;
-use replication::source::{ServeSettings, Settings, Source, VolumeExport};
+use replication::source::{ServeSettings, Settings, Source, StreamSettings, VolumeExport};
 use replication::state::Role;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
@@ -67,6 +67,8 @@ pub struct SourceOptions {
     pub side_dir: Option<PathBuf>,
     /// How long a writer waits for room to preserve.
     pub preserve_wait: Duration,
+    /// Bounds of a stream.
+    pub stream: StreamSettings,
 }
 
 impl Default for SourceOptions {
@@ -79,6 +81,7 @@ impl Default for SourceOptions {
             side_bytes: 0,
             side_dir: None,
             preserve_wait: Duration::from_secs(2),
+            stream: StreamSettings::default(),
         }
     }
 }
@@ -213,6 +216,7 @@ impl SourceAgent {
             side_bytes: self.options.side_bytes,
             side_dir: self.side_dir(),
             preserve_wait: self.options.preserve_wait,
+            stream: self.options.stream.clone(),
         }
     }
 

@@ -5,8 +5,10 @@
 //! the frame's payload. The replica speaks first in each step of a catch-up and pulls at its own pace;
 //! only preserved grains are pushed.
 
-use grain::{CutId, Run, SessionId};
+use grain::{CutId, Position, Run, SessionId, Span};
 use serde::{Deserialize, Serialize};
+
+use crate::state::Mode;
 
 /// The frame kind of all messages.
 pub const MESSAGE_KIND: u16 = 16;
@@ -32,6 +34,8 @@ pub enum SetName {
     Record,
     /// Of the grains to pull: those that are compared by digest first.
     Suspected,
+    /// What a stream brought the replica after its newest cut, in answer to the question of an attach.
+    Streamed,
 }
 
 /// What the replica wants of a catch-up.
@@ -192,5 +196,84 @@ pub enum Message {
         remaining: u64,
         /// The same in bytes.
         remaining_bytes: u64,
+        /// How the replica is kept.
+        mode: Mode,
+    },
+    /// Source, when the verdict asks for it and the replica has sent what its stream brought: whether all
+    /// of that stands in the source's layers of the epoch.
+    Within {
+        /// That.
+        within: bool,
+    },
+    /// Source, between two catch-ups: make the next one now.
+    Hurry,
+    /// Source, after `Settled` in a mode that streams: not this time.
+    Streamless,
+    /// Source, after `Settled` in a mode that streams: writes do so from here on.
+    Stream {
+        /// The cut that was committed, which the stream follows.
+        cut: CutId,
+    },
+    /// Replica: ready for the stream.
+    StreamReady {
+        /// An epoch should end after so many bytes.
+        epoch_bytes: u64,
+    },
+    /// Source: a write, in the payload.
+    Write {
+        /// Counts all of the stream: writes, zeros, cuts; from 1 on.
+        number: u64,
+        /// Counts the writes and zeros since the cut, from 1 on.
+        sequence: u64,
+        /// Where.
+        span: Span,
+        /// BLAKE3 of the payload.
+        digest: [u8; 32],
+        /// Bytes that the replica had not confirmed when this was sent.
+        behind: u64,
+    },
+    /// Source: zeros.
+    Clear {
+        /// As with a write.
+        number: u64,
+        /// As with a write.
+        sequence: u64,
+        /// Where.
+        span: Span,
+        /// As with a write.
+        behind: u64,
+    },
+    /// Source: an epoch ends; the lineage up to this cut is in the payload. Answered by `Committed`.
+    StreamCut {
+        /// As with a write.
+        number: u64,
+        /// The cut.
+        cut: CutId,
+        /// When it was made.
+        unix_ms: u64,
+        /// Layers up to here are not needed by anyone.
+        floor: Option<CutId>,
+    },
+    /// Source: make durable what came up to here.
+    StreamFlush {
+        /// The number.
+        number: u64,
+    },
+    /// Replica: how far it is.
+    Received {
+        /// Everything up to this number stands in the journal.
+        received: u64,
+        /// And up to this one on stable storage.
+        durable: u64,
+    },
+    /// Source: the stream ends; a catch-up follows when the replica wants it.
+    StreamEnd {
+        /// Why.
+        text: String,
+    },
+    /// Replica, after the end of a stream: where it stands, durably.
+    Left {
+        /// Its position.
+        position: Position,
     },
 }

@@ -1,4 +1,4 @@
-//! Applying committed journal records to the base.
+//! Applying journal records that count to the base.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use grain::{GrainSet, Run};
 use journal::ApplyBatch;
 
 use super::Replica;
-use crate::Result;
+use crate::{Error, Result};
 
 /// Bytes taken from the journal at a time.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -15,9 +15,25 @@ const BATCH_BYTES: u64 = 16 << 20;
 const WIDTH: usize = 8;
 
 impl Replica {
-    /// Brings everything committed into the base. A record that does not check any more is named,
-    /// and its grains are missing from then on.
+    /// Brings everything that counts into the base. A record that does not check any more is named, and
+    /// its grains are missing from then on. It goes on when the caller goes away: a write of an older
+    /// version must not be under way when a newer one begins.
     pub async fn apply(self: &Rc<Self>) -> Result<()> {
+        self.apply_at_most(u64::MAX).await
+    }
+
+    /// The same for about what waits now, while more may come.
+    pub(super) async fn apply_pass(self: &Rc<Self>) -> Result<()> {
+        self.apply_at_most(self.journal.stats().waiting_bytes).await
+    }
+
+    async fn apply_at_most(self: &Rc<Self>, bytes: u64) -> Result<()> {
+        let replica = self.clone();
+        let task = tokio::task::spawn_local(async move { replica.apply_batches(bytes).await });
+        task.await.map_err(|_| Error::Cancelled)?
+    }
+
+    async fn apply_batches(self: &Rc<Self>, most: u64) -> Result<()> {
         let _one = self.base.lock().await;
         // The journal forgets a commit that is in the base: by then the state has to know of it, else a
         // crash leaves the old cut's name on the new content.
@@ -25,7 +41,11 @@ impl Replica {
             self.store.save().await?;
             self.commit_unsaved.set(false);
         }
-        while let Some(batch) = self.journal.next_apply(BATCH_BYTES) {
+        let mut applied = 0;
+        while applied < most
+            && let Some(batch) = self.journal.next_apply(BATCH_BYTES)
+        {
+            applied += batch.pieces().iter().map(|piece| piece.span().bytes).sum::<u64>();
             let failed = self.volumes.failed_syncs();
             let mut pieces = futures_util::stream::iter(0..batch.pieces().len())
                 .map(|i| self.apply_piece(&batch, i))
@@ -47,10 +67,10 @@ impl Replica {
     /// Brings one piece into the base; what the journal does not give any more is handed back.
     async fn apply_piece(&self, batch: &ApplyBatch, i: usize) -> Result<Option<Run>> {
         match batch.read(i).await {
-            Ok(data) => self.volumes.write(&data).await.map(|()| None),
+            Ok(data) => self.volumes.write_span(&data).await.map(|()| None),
             Err(e @ journal::Error::Damaged { .. }) => {
                 tracing::error!(error = %e, "a journal record is damaged");
-                Ok(batch.pieces().get(i).map(journal::Piece::run))
+                Ok(batch.pieces().get(i).map(journal::Piece::grains))
             }
             Err(e) => Err(e.into()),
         }

@@ -24,7 +24,7 @@ pub(super) struct CommitBody {
 }
 
 impl CommitBody {
-    fn encode(&self) -> Result<Bytes> {
+    pub(super) fn encode(&self) -> Result<Bytes> {
         let text = serde_json::to_vec(self)
             .map_err(|e| Error::State(format!("the commit cannot be written: {e}")))?;
         Ok(text.into())
@@ -145,6 +145,7 @@ impl Replica {
             replica.damaged = damaged_at;
             replica.unreadable = body.unreadable;
             replica.unloaded = None;
+            freed.extend(replica.streamed.take().map(|streamed| streamed.layer));
             replica.fuzzy_end = None;
             if let Some(seed) = replica.seed.as_mut().filter(|seed| seed.differs()) {
                 // Only a comparison of everything gets here.
@@ -171,6 +172,7 @@ impl Replica {
             }
         });
         drop(pull);
+        *self.parked_grains.borrow_mut() = GrainSet::new();
         self.commit_unsaved.set(true);
         // No file is used again before the record that forgets it is durable. Those that a crash leaves
         // without a name are found at the next start.
@@ -196,6 +198,9 @@ impl Replica {
 fn held(s: &State) -> std::collections::BTreeSet<CutId> {
     let mut held = HeldCuts::new(&s.lineage);
     if let Some(replica) = &s.replica {
+        if let Some(streamed) = replica.streamed {
+            held.peer_position(streamed.cut);
+        }
         if let Some(cut) = replica.fuzzy_end {
             held.fuzzy_end(cut);
         }

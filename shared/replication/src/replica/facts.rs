@@ -19,7 +19,9 @@ impl Replica {
                 direct: pull.is_direct(),
             })
         });
-        let direct_grains = self.direct_mask().len();
+        let mut open = self.direct_mask();
+        open.union_with(&self.streamed_grains());
+        let (open_grains, sequence) = (open.len(), self.position().map_or(0, |at| at.sequence));
         let missing =
             MissingGrains { damaged: self.damaged.len(), not_loaded: self.unloaded.len() };
         let consistent = self.is_consistent();
@@ -34,9 +36,9 @@ impl Replica {
                 promoted: None,
                 alone: None,
                 lineage: s.lineage.clone(),
-                sequence: 0,
+                sequence,
                 layers: s.layers.closed.iter().map(layer).collect(),
-                open_grains: direct_grains,
+                open_grains,
                 copy: CopyFacts {
                     consistent,
                     missing,

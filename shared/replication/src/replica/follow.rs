@@ -11,11 +11,13 @@ use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
 use super::Replica;
 use super::gather::Gather;
 use super::pull::Announced;
+use super::stream::Inlet;
 use crate::protocol::{
-    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, attach, body, send_set,
-    unexpected,
+    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica, asked,
+    attach, body, send_set, unexpected,
 };
 use crate::source::plain;
+use crate::state::Mode;
 use crate::{Error, Result};
 
 /// How to follow.
@@ -80,6 +82,8 @@ pub async fn follow(
         return Err(Error::State("this replica follows a source already".to_owned()));
     };
     replica.in_step.set(false);
+    // One whose session was dropped in the middle.
+    replica.park_stream().await?;
     replica.apply().await?;
     let outcome = converse(replica, &connection, &mut inbox, settings, shown).await;
     match &outcome {
@@ -93,6 +97,7 @@ pub async fn follow(
     }
     replica.in_step.set(false);
     // Whatever ended it: what has arrived is made durable, to be carried over.
+    replica.park_stream().await?;
     replica.suspend_pull().await?;
     outcome
 }
@@ -103,9 +108,25 @@ pub async fn ask(
     connection: Connection,
     mut inbox: Inbox,
 ) -> Result<Verdict> {
-    let attached = attach(&connection, &mut inbox, &replica.facts()).await;
+    let attached = attach_answering(replica, &connection, &mut inbox).await;
     connection.close();
-    Ok(attached?.verdict)
+    Ok(attached?.1.verdict)
+}
+
+/// Attaches, and answers what the verdict asks.
+async fn attach_answering(
+    replica: &Rc<Replica>,
+    connection: &Connection,
+    inbox: &mut Inbox,
+) -> Result<(grain::attach::Facts, Attached)> {
+    let mine = replica.facts();
+    let mut attached = attach(connection, inbox, &mine).await?;
+    if let Some(position) = asked(&attached.verdict, Side::Mine) {
+        let (theirs, streamed) = (&mut attached.theirs, replica.streamed_grains());
+        attached.verdict =
+            answer_as_replica(connection, inbox, &mine, theirs, position, &streamed).await?;
+    }
+    Ok((mine, attached))
 }
 
 async fn converse(
@@ -115,8 +136,7 @@ async fn converse(
     settings: &FollowSettings,
     shown: impl Fn(&Verdict),
 ) -> Result<FollowEnd> {
-    let mine = replica.facts();
-    let Attached { theirs, verdict } = attach(connection, inbox, &mine).await?;
+    let (_, Attached { theirs, verdict }) = attach_answering(replica, connection, inbox).await?;
     shown(&verdict);
     let connection = connection.clone();
     let mut session = Following { replica, connection, settings, theirs, verdict };
@@ -149,7 +169,7 @@ struct Following<'a> {
 async fn answer(inbox: &mut Inbox) -> Result<(Message, bytes::Bytes)> {
     loop {
         match inbox.next().await? {
-            (Message::Handover, _) => {}
+            (Message::Handover | Message::Hurry, _) => {}
             other => return Ok(other),
         }
     }
@@ -158,7 +178,7 @@ async fn answer(inbox: &mut Inbox) -> Result<(Message, bytes::Bytes)> {
 /// What the source said after a commit.
 enum Settled {
     /// It goes on as the source.
-    Goes { cut: CutId, remaining_bytes: u64 },
+    Goes { cut: CutId, remaining_bytes: u64, mode: Mode },
     /// It has given up its role.
     Relinquished(CutId),
 }
@@ -170,8 +190,8 @@ impl Following<'_> {
         }
         let mut rounds = 0;
         loop {
-            let (cut, remaining_bytes) = match self.round(want, inbox).await? {
-                Settled::Goes { cut, remaining_bytes } => (cut, remaining_bytes),
+            let (cut, remaining_bytes, mode) = match self.round(want, inbox).await? {
+                Settled::Goes { cut, remaining_bytes, mode } => (cut, remaining_bytes, mode),
                 Settled::Relinquished(cut) => return Ok(FollowEnd::Relinquished(cut)),
             };
             want = Want::Delta;
@@ -186,9 +206,12 @@ impl Following<'_> {
                 self.whole()?;
                 return Ok(FollowEnd::InStep(cut));
             }
-            if in_step {
+            if mode.streams() && self.streams(cut, in_step, inbox).await? {
+                // It streamed for a while, and has to catch up with what came after.
                 rounds = 0;
-                self.pause(inbox).await?;
+            } else if in_step {
+                rounds = 0;
+                self.pause(mode, inbox).await?;
             } else if rounds >= self.settings.max_rounds {
                 return Err(Error::Link(format!(
                     "after {rounds} catch-ups {} bytes are still to come: the source is written \
@@ -363,11 +386,14 @@ impl Following<'_> {
         };
         self.connection.send(&Message::Committed { cut }).await?;
         match inbox.next().await? {
-            (Message::Settled { floor, remaining_bytes, .. }, _) => {
+            (Message::Settled { floor, remaining_bytes, mode, .. }, _) => {
                 self.replica.progress.source_dirty_bytes.set(remaining_bytes);
-                self.replica.apply().await?;
+                self.replica.stream_view.mode.set(Some(mode));
+                if !mode.streams() {
+                    self.replica.apply().await?;
+                }
                 self.replica.note_floor(floor).await?;
-                Ok(Settled::Goes { cut, remaining_bytes })
+                Ok(Settled::Goes { cut, remaining_bytes, mode })
             }
             (Message::Relinquished { cut: at }, _) if at == cut => Ok(Settled::Relinquished(cut)),
             (other, _) => Err(unexpected(&other)),
@@ -408,7 +434,10 @@ impl Following<'_> {
             missing.subtract(&arrived);
         }
         send_set(&self.connection, SetName::Missing, &missing).await?;
-        send_set(&self.connection, SetName::Direct, &replica.direct_mask()).await?;
+        // Of the epoch after its cut this side may hold a part: what a stream brought.
+        let mut open = replica.direct_mask();
+        open.union_with(&replica.streamed_grains());
+        send_set(&self.connection, SetName::Direct, &open).await?;
         let remaining = replica.pull.borrow().as_ref().map(|pull| pull.remaining());
         if let Some(remaining) = remaining {
             send_set(&self.connection, SetName::Remaining, &remaining).await?;
@@ -443,15 +472,41 @@ impl Following<'_> {
         Ok((pull, record, suspected))
     }
 
+    /// After the word that writes stream, or that they do not for now: false in the latter case.
+    async fn streams(&mut self, cut: CutId, in_step: bool, inbox: &mut Inbox) -> Result<bool> {
+        match inbox.next().await?.0 {
+            Message::Stream { cut: from } if from == cut => {}
+            Message::Streamless => return Ok(false),
+            other => return Err(unexpected(&other)),
+        }
+        self.replica.in_step.set(true);
+        let ended = Inlet::new(self.replica, &self.connection).run(cut, inbox).await;
+        self.replica.in_step.set(in_step && ended.is_ok());
+        // Whether it ended well or not, how far it came is noted first.
+        self.replica.park_stream().await?;
+        tracing::info!(why = ended?, "the stream ended");
+        if let Some(position) = self.replica.position() {
+            self.connection.send(&Message::Left { position }).await?;
+        }
+        // Of the next round: what this side holds, the source made.
+        self.theirs.lineage = self.replica.store.with(|s| s.lineage.clone());
+        self.theirs.layers.clear();
+        Ok(true)
+    }
+
     /// In step: waits for the next cycle, and notices when the link ends.
-    async fn pause(&mut self, inbox: &mut Inbox) -> Result<()> {
+    async fn pause(&mut self, mode: Mode, inbox: &mut Inbox) -> Result<()> {
+        let interval = match mode {
+            Mode::Cycle { every_ms: Some(ms) } => Duration::from_millis(ms),
+            _ => self.settings.interval,
+        };
         tokio::select! {
             biased;
             message = inbox.next() => match message?.0 {
-                Message::Handover => Ok(()),
+                Message::Handover | Message::Hurry => Ok(()),
                 other => Err(unexpected(&other)),
             },
-            () = tokio::time::sleep(self.settings.interval) => Ok(()),
+            () = tokio::time::sleep(interval) => Ok(()),
         }
     }
 }

@@ -18,6 +18,7 @@ mod pull;
 mod receive;
 mod resume;
 mod start;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -37,9 +38,11 @@ pub use follow::{FollowEnd, FollowSettings, ask, follow};
 pub use load::{LoadProgress, LoadReport, LoadRequest};
 pub use promote::Standing;
 pub use pull::PullProgress;
+pub use stream::StreamView;
 
 use missing::MissingMap;
 use pull::ActivePull;
+use stream::ActiveStream;
 
 /// Bounds and choices of a replica.
 #[derive(Clone, Debug)]
@@ -129,6 +132,12 @@ pub struct Replica {
     check_due: Cell<bool>,
     /// When the fingerprint of a commit was last taken in this run.
     generation_taken: Cell<Option<tokio::time::Instant>>,
+    stream: RefCell<Option<ActiveStream>>,
+    /// What a stream that has ended wrote after the newest cut.
+    parked_grains: RefCell<GrainSet>,
+    stream_view: StreamView,
+    /// Held by who ends a stream or an epoch of it.
+    parking: Mutex<()>,
 }
 
 impl Replica {

@@ -43,7 +43,10 @@ impl Replica {
             unix_ms: unix_ms.or(Some(cut.unix_ms)),
             consistent: self.is_consistent() && !self.lost_a_sync(),
             lacks: self.lacks(),
-            known_unsent_bytes: self.progress.source_dirty_bytes.get(),
+            known_unsent_bytes: match self.stream_view.writes.get() {
+                0 => self.progress.source_dirty_bytes.get(),
+                _ => self.stream_view.behind_bytes.get(),
+            },
         })
     }
 
@@ -109,6 +112,7 @@ impl Replica {
     }
 
     async fn make_source(self: &Rc<Self>) -> Result<CutId> {
+        self.park_stream().await?;
         self.suspend_pull().await?;
         self.apply().await?;
         let _base = self.base.lock().await;
@@ -121,13 +125,15 @@ impl Replica {
             .filter(|p| !p.is_direct())
             .map(|pull| pull.sessions().iter().map(|s| s.session).collect::<Vec<_>>());
         self.abort_known(&journaled.unwrap_or_default()).await?;
-        let lacks = self.lacks();
+        // What a stream brought after the head belongs to the epoch that the new cut closes.
+        let mut written = self.lacks();
+        written.union_with(&self.streamed_grains());
         self.remove_strays().await?;
-        let (gap, _) = self.pool.create_with(MapKind::Layer, &lacks).await?;
+        let (gap, _) = self.pool.create_with(MapKind::Layer, &written).await?;
         let (open, _) = self.pool.create(MapKind::Layer).await?;
         let unix_ms = self.ctx.unix_ms();
         let id = CutId::new(unix_ms, self.ctx.random());
-        self.store.change(|s| as_source(s, id, unix_ms, (gap, lacks.len()), open))?;
+        self.store.change(|s| as_source(s, id, unix_ms, (gap, written.len()), open))?;
         self.pull.borrow_mut().take();
         self.store.save().await?;
         Ok(id)
@@ -154,7 +160,8 @@ impl Replica {
 fn named(s: &State) -> impl Iterator<Item = LayerRef> {
     let replica = s.replica.as_ref();
     let pull = replica.and_then(|r| r.pull.as_ref());
-    let maps = replica.into_iter().flat_map(|r| [r.damaged, r.unloaded]).flatten();
+    let streamed = replica.and_then(|r| r.streamed).map(|streamed| streamed.layer);
+    let maps = replica.into_iter().flat_map(|r| [r.damaged, r.unloaded]).flatten().chain(streamed);
     let pulls = pull.into_iter().flat_map(|p| [p.remaining, p.union]);
     maps.chain(pulls).chain(s.layers.closed.iter().map(|c| c.at))
 }
@@ -171,7 +178,8 @@ fn as_source(
     let head = head.ok_or_else(|| Error::State("there is nothing to promote".to_owned()))?;
     let cut = Cut { id, parent: Some(head), unix_ms, reason: CutReason::Promote };
     let unfit = |e| Error::State(format!("the cut does not fit the lineage: {e}"));
-    s.lineage.push(cut, Some(0)).map_err(unfit)?;
+    let streamed = s.replica.as_ref().and_then(|r| r.streamed).filter(|at| at.cut == head);
+    s.lineage.push(cut, Some(streamed.map_or(0, |at| at.sequence))).map_err(unfit)?;
     // What counted at the replica and does not any more: their ids are known, so that the start of the
     // source leaves them alone.
     let freed: Vec<LayerRef> =

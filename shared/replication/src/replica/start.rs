@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use disk::Context;
 use grain::GrainSet;
-use journal::{Journal, Recovered};
+use journal::{Journal, Recovered, What};
 use tokio::sync::Mutex;
 
 use super::commit::CommitBody;
 use super::missing::MissingMap;
+use super::stream::StreamView;
 use super::{Replica, Settings};
+use crate::map::MapKind;
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
 use crate::track::MapPool;
@@ -67,26 +69,34 @@ impl Replica {
             stopping: Cell::new(false),
             check_due: Cell::new(true),
             generation_taken: Cell::new(None),
+            stream: RefCell::default(),
+            parked_grains: RefCell::default(),
+            stream_view: StreamView::default(),
+            parking: Mutex::new(()),
         });
         replica.take_up(found).await?;
         Ok(replica)
     }
 
     async fn take_up(self: &Rc<Self>, found: Recovered) -> Result<()> {
-        self.free_unnamed().await?;
+        self.free_unnamed(&found).await?;
         // Commits whose record in the state was lost.
         let installed = self.store.with(|s| s.replica.as_ref().map_or(0, |r| r.commit_number));
-        for commit in found.commits.iter().filter(|c| c.number > installed) {
+        let whole = |c: &&journal::Commit| c.number > installed && !c.body.is_empty();
+        for commit in found.commits.iter().filter(whole) {
             let body = CommitBody::decode(&commit.body)?;
             self.install_commit(body, commit.number).await?;
         }
+        self.load_parked().await?;
+        self.take_up_stream(found.stream.as_ref()).await?;
         self.take_up_pull(&found).await?;
         let mut lost = GrainSet::new();
         for damage in &found.damage {
             tracing::error!(%damage, "the journal is damaged");
-            match &damage.grains {
-                Some(grains) => lost.union_with(grains),
-                None => lost = GrainSet::full(self.volumes.geometry()),
+            match (&damage.grains, self.written_in(&damage.what, &found).await?) {
+                (Some(grains), _) => lost.union_with(grains),
+                (None, Some(grains)) => lost.union_with(&grains),
+                (None, None) => lost = GrainSet::full(self.volumes.geometry()),
             }
         }
         if !lost.is_empty() {
@@ -102,17 +112,36 @@ impl Replica {
         self.apply().await
     }
 
+    /// Of a stream that lacks writes: the grains that were written in its epoch, where it was closed.
+    async fn written_in(&self, what: &What, found: &Recovered) -> Result<Option<GrainSet>> {
+        let What::Stream { commit } = what else { return Ok(None) };
+        let Some(next) = found.commits.iter().find(|c| c.number == commit + 1) else {
+            return Ok(None);
+        };
+        let body = CommitBody::decode(&next.body)?;
+        let Some(layer) = body.layer else { return Ok(None) };
+        Ok(Some(self.pool.read_map(layer.at, MapKind::Layer).await?.set))
+    }
+
     /// Map files that no record names hold nothing that counts at a replica.
-    async fn free_unnamed(&self) -> Result<()> {
+    /// What a commit in the journal names counts, though the state does not know of it.
+    async fn free_unnamed(&self, found: &Recovered) -> Result<()> {
         let present = self.pool.present().await?;
-        let named: Vec<u32> = self.store.with(|s| {
+        let bodies = found.commits.iter().filter(|commit| !commit.body.is_empty());
+        let bodies: Vec<CommitBody> =
+            bodies.map(|commit| CommitBody::decode(&commit.body)).collect::<Result<_>>()?;
+        let committed = bodies.iter().filter_map(|body| Some(body.layer.as_ref()?.at.file));
+        let mut named: Vec<u32> = committed.collect();
+        named.extend(self.store.with(|s| {
             let replica = s.replica.as_ref();
             let pull = replica.and_then(|r| r.pull.as_ref());
+            let streamed = replica.and_then(|r| r.streamed).map(|streamed| streamed.layer);
             let maps = replica.into_iter().flat_map(|r| [r.damaged, r.unloaded]).flatten();
+            let maps = maps.chain(streamed);
             let pulls = pull.into_iter().flat_map(|p| [p.remaining, p.union]);
             let layers = s.layers.closed.iter().map(|c| c.at).chain(s.layers.free.iter().copied());
-            maps.chain(pulls).chain(layers).map(|at| at.file).collect()
-        });
+            maps.chain(pulls).chain(layers).map(|at| at.file).collect::<Vec<_>>()
+        }));
         let stray = present.into_iter().filter(|file| !named.contains(file));
         let none = grain::LayerId::from_bytes([0; 16]);
         let stray: Vec<_> = stray.map(|file| LayerRef { file, id: none }).collect();
@@ -129,6 +158,7 @@ impl Replica {
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
         self.stopping.set(true);
         self.in_step.set(false);
+        self.park_stream().await?;
         self.suspend_pull().await?;
         self.apply().await?;
         // Nobody writes the base while it is sealed, nor afterwards.

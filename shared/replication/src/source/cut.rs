@@ -22,6 +22,20 @@ pub struct CutPause {
     pub pause: Duration,
 }
 
+/// What has to be durable before a cut counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// It leaves the site: the base with everything before it.
+    Synced,
+    /// The same at a start, when it may not be known how far the epoch before went.
+    Start {
+        /// Its last sequence number.
+        end_of_previous: Option<u64>,
+    },
+    /// It goes to peers that stream: its record alone (rule 6).
+    InStream,
+}
+
 impl Source {
     /// Makes a cut and publishes it: on return the base is synced with everything before it, and its
     /// record is durable. `install` is called at the cut, while no write is under way, with the cut's
@@ -53,15 +67,15 @@ impl Source {
         if self.stopping.get() {
             return Err(Error::State("the source is stopping".to_owned()));
         }
-        self.cut_after(one, reason, Some(0), install).await
+        self.cut_after(one, reason, Publish::Synced, install).await
     }
 
-    /// The same, saying how far the epoch before went, where that is known.
+    /// The same, saying how it is published.
     pub(super) async fn cut_after<F>(
         self: &Rc<Self>,
         _one: &MutexGuard<'_, ()>,
         reason: CutReason,
-        end_of_previous: Option<u64>,
+        publish: Publish,
         install: F,
     ) -> Result<CutPause>
     where
@@ -71,7 +85,12 @@ impl Source {
         let id = CutId::new(self.ctx.unix_ms(), self.ctx.random());
         let begun = Instant::now();
         let closed = self.gate.close(self.settings.cut_limit).await?;
+        let end_of_previous = match publish {
+            Publish::Start { end_of_previous } => end_of_previous,
+            Publish::Synced | Publish::InStream => Some(self.streams.sequence()),
+        };
         let (cut, layer) = self.swap_at(id, reason, end_of_previous)?;
+        let recording = self.cut_streams(cut);
         let sessions = layer.with_set(|written| install(id, written));
         let mut installed = self.installed(sessions);
         drop(closed);
@@ -79,8 +98,11 @@ impl Source {
         self.longest_pause_us.set(self.longest_pause_us.get().max(pause.as_micros() as u64));
         // The bits of the closed layer, the base under it, then the record that names both.
         self.tracker.settle().await?;
-        self.flush().await?;
+        if publish != Publish::InStream {
+            self.sync_base().await?;
+        }
         self.store.save().await?;
+        recording.done();
         installed.sessions.clear();
         Ok(CutPause { cut, pause })
     }
@@ -105,7 +127,11 @@ impl Source {
             self.owed.borrow_mut().union_with(set);
             set.len()
         });
+        let streaming = self.streaming();
         self.store.change(|s| {
+            for peer in s.peers.iter_mut().filter(|p| streaming.contains(&p.identity)) {
+                peer.published.push(id);
+            }
             let parent = s.lineage.head().map(|c| c.id);
             let cut = Cut { id, parent, unix_ms, reason };
             s.lineage

@@ -8,7 +8,7 @@ use nbd::{
     STATE_HOLE, STATE_ZERO,
 };
 
-use super::{Change, Source};
+use super::{Change, Source, Tickets, Written};
 use crate::Error;
 
 /// The metadata context that shows what the peers do not have yet.
@@ -43,6 +43,16 @@ impl VolumeExport {
         let (source, volume) = (self.source.clone(), self.volume);
         tokio::task::spawn_local(async move {
             match source.carry_out(volume, offset, change, fua).await {
+                Ok(()) => reply.done(),
+                Err(e) => refuse(reply, &e),
+            }
+        });
+    }
+
+    fn spawn_confirm(&self, tickets: Tickets, reply: Reply) {
+        let source = self.source.clone();
+        tokio::task::spawn_local(async move {
+            match source.confirm(tickets).await {
                 Ok(()) => reply.done(),
                 Err(e) => refuse(reply, &e),
             }
@@ -147,8 +157,9 @@ impl Export for VolumeExport {
             Command::Write { offset, data, fua } => {
                 if !fua {
                     match self.source.write_now(self.volume, offset, &data) {
-                        Ok(true) => return reply.done(),
-                        Ok(false) => {}
+                        Ok(Written::Done) => return reply.done(),
+                        Ok(Written::Waits(tickets)) => return self.spawn_confirm(tickets, reply),
+                        Ok(Written::NotNow) => {}
                         Err(e) => return refuse(reply, &e),
                     }
                 }

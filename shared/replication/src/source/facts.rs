@@ -32,7 +32,7 @@ impl Source {
                 promoted: s.promoted,
                 alone,
                 lineage: s.lineage.clone(),
-                sequence: 0,
+                sequence: self.streams.sequence(),
                 layers: s.layers.closed.iter().map(layer).collect(),
                 open_grains,
                 copy: CopyFacts { consistent: true, ..CopyFacts::default() },
@@ -55,5 +55,15 @@ impl Source {
         }
         self.tracker.with_open(|open| written.union_with(open));
         Ok(written)
+    }
+
+    /// Rule 8, where it is not known how far an epoch went: whether all that a replica wrote in it stands
+    /// in this side's layers of that epoch.
+    pub(super) async fn knows_epoch(&self, cut: CutId, streamed: &GrainSet) -> Result<bool> {
+        let names: Vec<_> =
+            self.store.with(|s| s.layers.closed.iter().map(|c| c.name.clone()).collect());
+        let layers = self.keeper().load(&names).await?;
+        let lineage = self.store.with(|s| s.lineage.clone());
+        Ok(grain::lineage::open_layer_within(cut, streamed, &lineage, &layers))
     }
 }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use grain::{CutId, CutReason};
 
 use super::Source;
+use super::stream::End;
 use crate::session::Ended;
 use crate::state::{Loser, ReplicaState, Role, State};
 use crate::{Error, Result};
@@ -77,10 +78,11 @@ impl Source {
         }
         // The base under the cut (rule 11), then its bits, then the one record of cut and role.
         self.tracker.settle().await?;
-        self.flush().await?;
+        self.sync_base().await?;
         clear(self, journal).await?;
         let id = CutId::new(self.ctx.unix_ms(), self.ctx.random());
-        self.swap_at(id, CutReason::Handover, Some(0))?;
+        self.end_streams(End::Handover);
+        self.swap_at(id, CutReason::Handover, Some(self.streams.sequence()))?;
         self.tracker.settle().await?;
         let grains = self.written_since(common).await?.len();
         let loser = Loser { common, grains, unix_ms: self.ctx.unix_ms() };

@@ -17,6 +17,7 @@ mod links;
 mod samples;
 mod serve_link;
 mod start;
+mod stream;
 mod switchover;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,8 @@ use crate::volumes::Volumes;
 pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};
-pub use write::Change;
+pub use stream::{StreamSettings, StreamShown, Tickets};
+pub use write::{Change, Written};
 
 pub(crate) use agree::plain;
 pub(crate) use deliver::grain_digests;
@@ -109,6 +111,8 @@ pub struct Source {
     pub(crate) dumping: Cell<bool>,
     /// The working session of each replica.
     links: Rc<links::Links>,
+    streams: stream::Streams,
+    mode_changed: Notify,
     switchover: RefCell<Option<Rc<switchover::Switchover>>>,
     switchover_asked: Notify,
     switchover_over: Notify,

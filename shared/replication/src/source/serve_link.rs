@@ -7,17 +7,22 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use grain::attach::{Facts, Losers, Means, Overwrite, Role, Rule, Side, Verdict};
+use grain::attach::{
+    Facts, Losers, Means, OpenWithin, Overwrite, Role, Rule, Side, Verdict, decide,
+};
 use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
 
 use super::Source;
 use super::agree::{Agreed, Claims};
 use super::deliver::Delivery;
 use super::links::{Place, Slot};
+use super::stream::{End, Outlet, Stream, StreamSettings, StreamShown};
 use crate::protocol::{
-    Attached, Connection, Inbox, Message, SetInbox, SetName, Want, attach, send_set, unexpected,
+    Attached, Connection, Inbox, Message, SetInbox, SetName, Want, asked, attach, send_set,
+    take_streamed, unexpected,
 };
 use crate::session::{CopySession, Ended, OnWrite, Options, Overflow, SideFile};
+use crate::state::Mode;
 use crate::{Error, Result};
 
 /// Samples of one check at most.
@@ -34,6 +39,8 @@ pub struct ServeSettings {
     pub side_dir: std::path::PathBuf,
     /// How long a writer waits for room to preserve.
     pub preserve_wait: std::time::Duration,
+    /// Bounds of a stream.
+    pub stream: StreamSettings,
 }
 
 /// What the operator sees of a running session.
@@ -49,6 +56,8 @@ pub struct LinkProgress {
     pub unreadable: RefCell<GrainSet>,
     /// The verdict.
     pub verdict: RefCell<Option<Verdict>>,
+    /// The stream.
+    pub stream: StreamShown,
 }
 
 /// Serves one replica until the link ends.
@@ -90,8 +99,15 @@ async fn serve(
     progress: &Rc<LinkProgress>,
     slot: &Rc<Slot>,
 ) -> Result<()> {
-    let mine = source.facts(identity);
-    let Attached { theirs, verdict } = attach(connection, inbox, &mine).await?;
+    let mut mine = source.facts(identity);
+    let Attached { theirs, mut verdict } = attach(connection, inbox, &mine).await?;
+    if let Some(position) = asked(&verdict, Side::Theirs) {
+        let streamed = take_streamed(inbox, source.volumes().geometry()).await?;
+        let within = source.knows_epoch(position.cut, &streamed).await?;
+        connection.send(&Message::Within { within }).await?;
+        mine.open_within = Some(OpenWithin { position, within });
+        verdict = decide(&mine, &theirs);
+    }
     *progress.verdict.borrow_mut() = Some(verdict.clone());
     tracing::info!(rule = %verdict.rule, means = ?verdict.means,
         grains = ?verdict.estimated_grains, "attach");
@@ -112,6 +128,7 @@ async fn serve(
         progress,
         slot,
         place,
+        told_mode: None,
     };
     session.run(inbox).await
 }
@@ -127,12 +144,26 @@ struct ServedSession<'a> {
     slot: &'a Rc<Slot>,
     /// Held from the first catch-up on.
     place: Option<Place>,
+    /// How it is kept, as far as the replica was told.
+    told_mode: Option<Mode>,
 }
 
 /// A copy session that writers respect; let go when it is dropped, however its owner ends.
 struct Installed {
     source: Rc<Source>,
     session: Rc<CopySession>,
+}
+
+/// A stream that ends with whoever holds this.
+struct Begun {
+    source: Rc<Source>,
+    stream: Rc<Stream>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.source.end_stream(&self.stream, End::Link);
+    }
 }
 
 impl Drop for Installed {
@@ -153,6 +184,11 @@ impl ServedSession<'_> {
                 () = self.asked_to_hand_over(told) => {
                     told = true;
                     self.connection.send(&Message::Handover).await?;
+                    continue;
+                }
+                () = self.mode_is_new() => {
+                    self.told_mode = Some(self.source.mode_of(&self.identity));
+                    self.connection.send(&Message::Hurry).await?;
                     continue;
                 }
             };
@@ -257,13 +293,27 @@ impl ServedSession<'_> {
         }
     }
 
+    /// Waits until the replica is to be kept otherwise than it was told.
+    async fn mode_is_new(&self) {
+        loop {
+            let changed = self.source.mode_changed.notified();
+            let mode = self.source.mode_of(&self.identity);
+            if self.told_mode.is_some_and(|told| told != mode) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// One catch-up. True when the role has gone to the replica with it.
     async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<bool> {
         if let Err(e) = self.may_begin(want) {
             self.connection.refuse(self.verdict.rule.name(), e.to_string()).await;
             return Err(e);
         }
+        let streams = self.wants_stream();
         let nothing = want == Want::Delta
+            && !streams
             && self.theirs.lineage.head().map(|c| c.id) == self.source.head()
             && self.source.open_layer().is_empty()
             && claims.is_whole()
@@ -271,12 +321,12 @@ impl ServedSession<'_> {
             && self.theirs.copy.fuzzy_end.is_none();
         if let (true, Some(cut)) = (nothing, self.source.head()) {
             self.connection.send(&Message::NothingNew { cut }).await?;
-            return self.settle(inbox, cut).await;
+            return self.settle(inbox, cut, None).await;
         }
         self.forget_published().await?;
         let side = self.side_path();
-        let catch_up = self.prepare(want, claims).await?;
-        let cut = catch_up.cut;
+        let mut catch_up = self.prepare(want, claims, streams).await?;
+        let (cut, begun) = (catch_up.cut, catch_up.begun.take());
         let outcome = self.deliver(catch_up, inbox).await;
         if self.settings.side_bytes > 0
             && let Err(e) = self.source.context().storage.remove(&side).await
@@ -284,7 +334,14 @@ impl ServedSession<'_> {
             tracing::warn!(path = %side.display(), error = %e, "the side file stays");
         }
         outcome?;
-        self.settle(inbox, cut).await
+        self.settle(inbox, cut, begun).await
+    }
+
+    /// Whether writes are to stream once this catch-up is done.
+    fn wants_stream(&self) -> bool {
+        self.source.mode_of(&self.identity).streams()
+            && self.progress.stream.may_begin()
+            && self.source.switchover_to(&self.identity).is_none()
     }
 
     /// Of the cuts that were published to this replica only those count that it names: the one that it
@@ -308,7 +365,7 @@ impl ServedSession<'_> {
     }
 
     /// The cut, the delta at it, and the copy session over it.
-    async fn prepare(&self, want: Want, claims: Claims) -> Result<CatchUp> {
+    async fn prepare(&self, want: Want, claims: Claims, streams: bool) -> Result<CatchUp> {
         let side = match self.settings.side_bytes {
             0 => None,
             bytes => Some(SideFile::create(self.source.context(), self.side_path(), bytes).await?),
@@ -337,11 +394,14 @@ impl ServedSession<'_> {
             let session = CopySession::new(cut, agreed.pull.clone(), volumes, options);
             // Let go again if the cut cannot be published.
             let installed = Installed { source: self.source.clone(), session: session.clone() };
-            made = Some((agreed, installed));
+            let bytes = agreed.pull.bytes(self.source.volumes().geometry());
+            let begun = (streams && bytes <= self.settings.stream.from_bytes)
+                .then(|| self.begin_stream(cut));
+            made = Some((agreed, installed, begun));
             vec![session]
         });
         let pause = pause.await?;
-        let (agreed, installed) =
+        let (agreed, installed, begun) =
             made.ok_or_else(|| Error::State("the cut was not installed".to_owned()))?;
         let cut = pause.cut.id;
         self.source
@@ -352,11 +412,20 @@ impl ServedSession<'_> {
                 }
             })
             .await?;
-        Ok(CatchUp { cut, unix_ms: pause.cut.unix_ms, agreed, installed, want })
+        Ok(CatchUp { cut, unix_ms: pause.cut.unix_ms, agreed, installed, want, begun })
+    }
+
+    /// At the cut, with the gate closed: everything after it goes into this stream.
+    fn begin_stream(&self, cut: CutId) -> Begun {
+        let sync = self.source.mode_of(&self.identity).is_sync();
+        let settings = self.settings.stream.clone();
+        let stream = Stream::new(self.identity.clone(), cut, sync, settings);
+        self.source.streams.hold(stream.clone());
+        Begun { source: self.source.clone(), stream }
     }
 
     async fn deliver(&self, catch_up: CatchUp, inbox: &mut Inbox) -> Result<()> {
-        let CatchUp { cut, unix_ms, agreed, installed, want } = catch_up;
+        let CatchUp { cut, unix_ms, agreed, installed, want, .. } = catch_up;
         let id = SessionId::new(self.source.context().unix_ms(), self.source.context().random());
         let lineage = self.source.store().with(|s| s.lineage.up_to(cut));
         let lineage = lineage.ok_or(Error::UnknownCut(cut))?;
@@ -397,11 +466,21 @@ impl ServedSession<'_> {
         outcome
     }
 
-    /// Waits for the commit of `cut` and lets go what it frees, or decides a switchover.
-    async fn settle(&mut self, inbox: &mut Inbox, cut: CutId) -> Result<bool> {
+    /// Waits for the commit of `cut` and lets go what it frees, or decides a switchover; then streams, where
+    /// a stream was begun at the cut and has not overflowed meanwhile.
+    async fn settle(
+        &mut self,
+        inbox: &mut Inbox,
+        cut: CutId,
+        begun: Option<Begun>,
+    ) -> Result<bool> {
         match inbox.next().await? {
             (Message::Committed { cut: done }, _) if done == cut => {}
             (other, _) => return Err(unexpected(&other)),
+        }
+        let begun = begun.filter(|begun| !begun.stream.overflowed());
+        if let Some(begun) = &begun {
+            self.source.come_into_force(&begun.stream);
         }
         self.source.acknowledged(&self.identity, cut).await?;
         if let Some(asked) = self.source.switchover_to(&self.identity)
@@ -414,17 +493,44 @@ impl ServedSession<'_> {
         if let Some(lineage) = self.source.store().with(|s| s.lineage.up_to(cut)) {
             self.theirs.lineage = lineage;
         }
+        self.theirs.sequence = 0;
         self.theirs.layers.clear();
         self.theirs.copy = Default::default();
         self.theirs.copy.consistent = true;
         let mine = self.source.facts(&self.identity);
-        self.verdict = grain::attach::decide(&mine, &self.theirs);
+        self.verdict = decide(&mine, &self.theirs);
         let dirty = self.source.written_since(cut).await?;
         let remaining_bytes = dirty.bytes(self.source.volumes().geometry());
         let floor = self.source.peer_floor();
-        let settled = Message::Settled { floor, remaining: dirty.len(), remaining_bytes };
+        let mode = self.source.mode_of(&self.identity);
+        self.told_mode = Some(mode);
+        let settled = Message::Settled { floor, remaining: dirty.len(), remaining_bytes, mode };
         self.connection.send(&settled).await?;
+        if mode.streams() {
+            match begun {
+                Some(begun) => self.stream(inbox, begun).await?,
+                None => self.connection.send(&Message::Streamless).await?,
+            }
+        }
         Ok(false)
+    }
+
+    /// Streams until it ends; the facts of the next round are those of where the replica then stands.
+    async fn stream(&mut self, inbox: &mut Inbox, begun: Begun) -> Result<()> {
+        let outlet = Outlet {
+            source: self.source,
+            connection: &self.connection,
+            identity: &self.identity,
+            settings: &self.settings.stream,
+            shown: &self.progress.stream,
+            stream: begun.stream.clone(),
+        };
+        let position = outlet.run(inbox).await?;
+        let lineage = self.source.store().with(|s| s.lineage.up_to(position.cut));
+        self.theirs.lineage = lineage.ok_or(Error::UnknownCut(position.cut))?;
+        self.theirs.sequence = position.sequence;
+        self.verdict = decide(&self.source.facts(&self.identity), &self.theirs);
+        Ok(())
     }
 }
 
@@ -434,6 +540,7 @@ struct CatchUp {
     agreed: Agreed,
     installed: Installed,
     want: Want,
+    begun: Option<Begun>,
 }
 
 /// BLAKE3 of a payload, in the pool when it is large.

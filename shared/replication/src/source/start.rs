@@ -9,6 +9,8 @@ use grain::lineage::unclean_start_union;
 use grain::{CutReason, GrainSet, Layer};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
+use super::cut::Publish;
+use super::stream::End;
 use super::write::base_syncer;
 use super::{Settings, Source};
 use crate::Result;
@@ -74,6 +76,8 @@ impl Source {
             fenced: Cell::new(false),
             dumping: Cell::new(false),
             links: Rc::default(),
+            streams: Default::default(),
+            mode_changed: Notify::new(),
             switchover: RefCell::default(),
             switchover_asked: Notify::new(),
             switchover_over: Notify::new(),
@@ -86,18 +90,19 @@ impl Source {
 
     /// The start cut.
     async fn begin(self: &Rc<Self>, clean: bool) -> Result<()> {
-        self.store.change(|s| {
+        let sequence = self.store.change(|s| {
             s.run.boot = hex(&self.ctx.clock.boot_id());
             s.run.seal = None;
             if self.settings.accept_suspect {
                 s.suspect = None;
             }
+            s.run.sequence.take()
         });
         self.recount_owed().await?;
         // Where the epoch before really ended is not known after an unclean stop.
         let one = self.lock_cuts().await;
-        let end_of_previous = clean.then_some(0);
-        self.cut_after(&one, CutReason::Start, end_of_previous, |_, _| Vec::new()).await?;
+        let publish = Publish::Start { end_of_previous: sequence.filter(|_| clean) };
+        self.cut_after(&one, CutReason::Start, publish, |_, _| Vec::new()).await?;
         Ok(())
     }
 
@@ -123,6 +128,7 @@ impl Source {
     /// Stops cleanly: no more writes, everything synced, the volumes sealed.
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
         self.stopping.set(true);
+        self.end_streams(End::Stopping);
         let _one = self.lock_cuts().await;
         let closed = self.gate.close(self.settings.cut_limit).await?;
         let sessions: Vec<_> = self.sessions.borrow().clone();
@@ -130,9 +136,10 @@ impl Source {
             session.end(crate::session::Ended::Cancelled);
         }
         self.tracker.settle().await?;
-        self.flush().await?;
+        self.sync_base().await?;
         let seal = seal::make(&self.ctx, &self.volumes).await?;
-        self.store.update(|s| s.run.seal = Some(seal)).await?;
+        let sequence = self.streams.sequence();
+        self.store.update(|s| (s.run.seal, s.run.sequence) = (Some(seal), Some(sequence))).await?;
         // Who waited outside comes in now and is refused.
         drop(closed);
         Ok(())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use disk::FileKind;
-use grain::{Run, VolumeId};
+use grain::{Content, Run, VolumeId};
 
 use super::Source;
+use super::stream::Tickets;
 use crate::group_commit::GroupCommit;
 use crate::track::Marked;
 use crate::volumes::Volumes;
@@ -32,34 +33,62 @@ pub enum Change {
     },
 }
 
+/// What came of a write that was tried without waiting.
+#[must_use]
+pub enum Written {
+    /// It is done.
+    Done,
+    /// It is done here, and the reply has to wait for peers: [`Source::confirm`].
+    Waits(Tickets),
+    /// Nothing was promised: [`Source::write`] has to be used.
+    NotNow,
+}
+
 impl Source {
     fn run_of(&self, volume: VolumeId, offset: u64, len: u64) -> Run {
         let touched = self.volumes.geometry().grain.touched(offset, len);
         Run { volume, first: touched.start, count: touched.end - touched.start }
     }
 
-    /// Writes inline if nothing has to be waited for; `Ok(false)` says that nothing was promised and
-    /// [`Source::write`] has to be used.
-    pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<bool> {
-        if !self.marked_alone.get() || self.stopping.get() || self.switchover.borrow().is_some() {
-            return Ok(false);
+    /// Writes inline if nothing has to be waited for.
+    pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<Written> {
+        let settled = self.marked_alone.get() && !self.streams.anybody_lost();
+        if !settled || self.stopping.get() || self.switchover.borrow().is_some() {
+            return Ok(Written::NotNow);
         }
-        let Some(_ticket) = self.gate.try_enter() else { return Ok(false) };
+        let Some(_ticket) = self.gate.try_enter() else { return Ok(Written::NotNow) };
         let range = offset..offset + data.len() as u64;
-        let Some(locks) = self.locks.get(volume.index()) else { return Ok(false) };
+        let Some(locks) = self.locks.get(volume.index()) else { return Ok(Written::NotNow) };
         if !locks.is_free(&range) {
-            return Ok(false);
+            return Ok(Written::NotNow);
         }
         let run = self.run_of(volume, offset, data.len() as u64);
         // An error here is met again, and dealt with, on the waiting path.
         if !matches!(self.tracker.mark(run), Ok(Marked::Ready)) {
-            return Ok(false);
+            return Ok(Written::NotNow);
         }
         if self.sessions.borrow().iter().any(|s| s.conflicts(run)) {
-            return Ok(false);
+            return Ok(Written::NotNow);
         }
-        let volume = self.volumes.get(volume)?;
-        volume.file.write_now(data, offset).map_err(Error::io("write", &volume.path))
+        let open = self.volumes.get(volume)?;
+        match open.file.write_now(data, offset) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Written::NotNow),
+            Err(e) => {
+                self.write_failed();
+                return Err(Error::io("write", &open.path)(e));
+            }
+        }
+        let content = || Content::Data(Bytes::copy_from_slice(data));
+        let tickets = self.stream_out(volume, offset, data.len() as u64, content);
+        Ok(if tickets.is_empty() { Written::Done } else { Written::Waits(tickets) })
+    }
+
+    /// Waits for the peers that a reply has to wait for.
+    pub async fn confirm(&self, tickets: Tickets) -> Result<()> {
+        self.replicated(tickets, false).await?;
+        // One of them may have gone meanwhile.
+        self.mark_alone().await
     }
 
     /// Writes, waiting for whatever has to be waited for. The range was checked against the volume. The
@@ -107,13 +136,27 @@ impl Source {
         offset: u64,
         piece: Piece,
     ) -> Result<()> {
-        let len = piece.len();
         let weight = piece.weight().min(self.settings.credit_bytes);
         let _credits = self
             .credits
             .acquire_many((weight >> 10).max(1) as u32)
             .await
             .map_err(|_| Error::State("the source is stopping".to_owned()))?;
+        let durable = matches!(piece, Piece::Data(_, true));
+        let tickets = self.write_inside(volume, offset, piece).await?;
+        // Outside the gate: a cut never waits for the network.
+        self.replicated(tickets, durable).await?;
+        self.mark_alone().await
+    }
+
+    /// From the gate to the disk and into the streams.
+    async fn write_inside(
+        self: &Rc<Self>,
+        volume: VolumeId,
+        offset: u64,
+        piece: Piece,
+    ) -> Result<Tickets> {
+        let len = piece.len();
         let _ticket = loop {
             self.role_is_settled().await;
             let ticket = self.gate.enter().await;
@@ -136,21 +179,38 @@ impl Source {
         self.mark_alone().await?;
         self.not_fenced()?;
         self.protect(run).await;
+        self.write_base(volume, offset, &piece).await?;
+        // Before the lock goes: whoever writes the same bytes next comes later in every stream.
+        let content = || match piece {
+            Piece::Data(bytes, _) => Content::Data(bytes),
+            Piece::Zero { .. } => Content::Zero,
+        };
+        Ok(self.stream_out(volume, offset, len, content))
+    }
+
+    async fn write_base(
+        self: &Rc<Self>,
+        volume: VolumeId,
+        offset: u64,
+        piece: &Piece,
+    ) -> Result<()> {
         let volume = self.volumes.get(volume)?;
-        let durable = matches!(piece, Piece::Data(_, true));
         let outcome = match piece {
-            Piece::Data(bytes, false) => volume.file.write_at(offset, bytes).await,
-            Piece::Data(bytes, true) => volume.file.write_durable(offset, bytes).await,
-            Piece::Zero { len, punch, fast: false } => volume.file.zero(offset, len, punch).await,
+            Piece::Data(bytes, false) => volume.file.write_at(offset, bytes.clone()).await,
+            Piece::Data(bytes, true) => volume.file.write_durable(offset, bytes.clone()).await,
+            Piece::Zero { len, punch, fast: false } => {
+                volume.file.zero(offset, *len, *punch).await
+            }
             Piece::Zero { len, punch, fast: true } => {
-                volume.file.zero_fast(offset, len, punch).await
+                volume.file.zero_fast(offset, *len, *punch).await
             }
         };
         let outcome = outcome.map_err(Error::io("write", &volume.path));
-        if let Err(e) = &outcome
-            && durable
-            && !refused_for_space(e, volume.file.kind())
-        {
+        let Err(e) = &outcome else { return Ok(()) };
+        if !says_unsupported(e) {
+            self.write_failed();
+        }
+        if matches!(piece, Piece::Data(_, true)) && !refused_for_space(e, volume.file.kind()) {
             // The kernel reports a lost write once: this report may be of earlier ones, too, which no
             // later sync would tell of.
             self.sync_failed.set(true);
@@ -200,8 +260,21 @@ impl Source {
         Ok(read.map_err(Error::io("read", &volume.path))?.into())
     }
 
-    /// Puts every write replied before the call onto stable storage.
+    /// Puts every write replied before the call onto stable storage, in sync mode at the peers, too.
     pub async fn flush(self: &Rc<Self>) -> Result<()> {
+        // Asked for first, so that both sides sync at the same time.
+        let tickets = self.flush_tickets();
+        let waits = !tickets.is_empty();
+        self.sync_base().await?;
+        if waits || self.streams.anybody_lost() {
+            self.replicated(tickets, true).await?;
+            self.mark_alone().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts every write that has ended before the call onto this side's stable storage.
+    pub(super) async fn sync_base(self: &Rc<Self>) -> Result<()> {
         let head = self.head();
         let outcome = self.flusher.join().await;
         match &outcome {
@@ -230,6 +303,11 @@ impl Source {
             tracing::error!(error = %e, "the state could not be saved");
         }
     }
+}
+
+/// The disk does not do what was asked for, and has done nothing.
+fn says_unsupported(e: &Error) -> bool {
+    matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::Unsupported)
 }
 
 /// True when the file system had no room for a write, before anything was written. (A device that

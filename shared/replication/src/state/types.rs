@@ -6,6 +6,8 @@ use grain::fingerprint::Fingerprint;
 use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, Run, SessionId, SetId};
 use serde::{Deserialize, Serialize};
 
+use super::Mode;
+
 /// The version of the format written.
 pub const STATE_VERSION: u32 = 1;
 
@@ -64,6 +66,9 @@ pub struct RunRecord {
     pub seal: Option<Seal>,
     /// Grains that only a power cut made count as written, by map file number.
     pub suspected: Option<LayerRef>,
+    /// With a seal: how many writes the source's open epoch had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// Boot id (hex) in which a sync of the replica's volumes failed: until the next boot what is read from
     /// them need not be what a power cut leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,12 +141,16 @@ pub struct Peer {
     /// Where to dial it; empty where it dials.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// How changes reach it.
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 impl Peer {
     /// One that has acknowledged nothing.
     pub fn new(identity: String) -> Peer {
-        Peer { identity, acked: None, published: Vec::new(), alone: None, addresses: Vec::new() }
+        let (published, addresses) = (Vec::new(), Vec::new());
+        Peer { identity, acked: None, published, alone: None, addresses, mode: Mode::default() }
     }
 }
 
@@ -230,6 +239,20 @@ pub struct ReplicaState {
     /// A former source that handed its role to the site that it follows now, which may not know it yet.
     #[serde(default)]
     pub relinquished: bool,
+    /// What a stream brought after the newest committed cut, once that stream has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streamed: Option<Streamed>,
+}
+
+/// Where a stream ended: the replica holds this much of the epoch after its newest cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// That cut.
+    pub cut: CutId,
+    /// The last sequence number.
+    pub sequence: u64,
+    /// The grains written since the cut.
+    pub layer: LayerRef,
 }
 
 /// The operator's durable word that what this site holds beyond the common cut gives way to the source

@@ -123,7 +123,7 @@ async fn history(seed: u64, direct: bool) {
         if replica_gone {
             replica = pair.start_replica().await.unwrap();
         }
-        if replica.is_consistent() && replica.journal_stats().waiting_grains == 0 {
+        if replica.is_consistent() && replica.journal_stats().waiting_bytes == 0 {
             pair.assert_replica_at(replica.head().unwrap()).await;
         }
     }

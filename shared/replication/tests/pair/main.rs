@@ -19,5 +19,6 @@ mod refusals;
 mod rig;
 mod role_histories;
 mod roles;
+mod stream;
 mod switchover;
 mod unreadable;

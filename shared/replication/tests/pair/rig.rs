@@ -12,9 +12,11 @@ use grain::{
 };
 use replication::protocol;
 use replication::replica::{self, FollowEnd, FollowSettings, Replica, follow};
-use replication::source::{self, Change, LinkProgress, ServeSettings, Source, serve_link};
+use replication::source::{
+    self, Change, LinkProgress, ServeSettings, Source, StreamSettings, serve_link,
+};
 use replication::state::{
-    LayerTable, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, SetRecord, SetStage, State,
+    LayerTable, Mode, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, SetRecord, SetStage, State,
     StateStore,
 };
 use wire::link::{Cable, Calm, LinkConfig, MemoryPair, Weather, memory_pair};
@@ -137,6 +139,7 @@ impl Pair {
                 side_bytes: 0,
                 side_dir: DIR.into(),
                 preserve_wait: Duration::from_secs(2),
+                stream: StreamSettings::default(),
             },
             follow: FollowSettings { once: true, in_step_bytes: 0, ..FollowSettings::default() },
             source_settings: source::Settings::default(),
@@ -251,6 +254,11 @@ impl Pair {
         twin.restore(&self.replica_machine.snapshot());
         twin.crash_seeded(Crash::Kill, 0);
         self.start_replica_on(&twin).await.unwrap()
+    }
+
+    /// Sets how the replica is kept.
+    pub async fn keep(&self, source: &Rc<Source>, mode: Mode) {
+        source.set_mode(&self.replica_id.to_string(), mode).await.unwrap();
     }
 
     /// Connects the sites.

@@ -6,8 +6,11 @@
 use std::fmt::Debug;
 
 use grain::attach::{CopyFacts, Facts, Role, decide};
-use grain::{Cut, CutId, CutReason, Lineage, RelationshipId, Run, SessionId, VolumeId};
+use grain::{
+    Cut, CutId, CutReason, Lineage, Position, RelationshipId, Run, SessionId, Span, VolumeId,
+};
 use replication::protocol::{Message, Refusal, Sample, SetName, Want, body};
+use replication::state::{Mode, OnLinkLoss};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::codec::encode;
@@ -84,6 +87,7 @@ fn own(role: Role) -> Facts {
 
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let run = Run { volume: VolumeId(0), first: 1, count: 2 };
+    let span = Span { volume: VolumeId(1), start: 513, bytes: 77 };
     let cut = CutId::from_bytes([1; 16]);
     let session = SessionId::from_bytes([4; 16]);
     let messages = [
@@ -100,7 +104,23 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         ("pull", Message::Pull { number: 1, runs: vec![run; 3] }),
         ("data", Message::Data { run, digest: [3; 32] }),
         ("broken", Message::Broken { text: "disk".into() }),
-        ("settled", Message::Settled { floor: Some(cut), remaining: 1, remaining_bytes: 2 }),
+        (
+            "settled",
+            Message::Settled {
+                floor: Some(cut),
+                remaining: 1,
+                remaining_bytes: 2,
+                mode: Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms: 5 } },
+            },
+        ),
+        (
+            "write",
+            Message::Write { number: 7, sequence: 5, span, digest: [9; 32], behind: 1 << 20 },
+        ),
+        ("clear", Message::Clear { number: 8, sequence: 6, span, behind: 0 }),
+        ("stream-cut", Message::StreamCut { number: 9, cut, unix_ms: 4, floor: None }),
+        ("received", Message::Received { received: 9, durable: 7 }),
+        ("left", Message::Left { position: Position { cut, sequence: 6 } }),
     ];
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let coded = |message: &Message| with(0, encode(message).expect("a message"));

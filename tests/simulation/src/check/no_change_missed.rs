@@ -73,6 +73,7 @@ async fn attach(
             side_bytes: 0,
             side_dir: dir().to_owned(),
             preserve_wait: std::time::Duration::ZERO,
+            stream: Default::default(),
         };
         serve_link(&source, connection, inbox, &settings, &Rc::new(LinkProgress::default())).await
     });

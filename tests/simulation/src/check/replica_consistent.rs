@@ -36,7 +36,7 @@ pub async fn check(world: &Rc<World>, twin: &Twin) -> Option<Rc<Replica>> {
 pub fn live(world: &World) {
     let replica = world.replica_role.borrow().clone();
     let Some(replica) = replica.filter(|_| world.node(Site::Replica).is_up()) else { return };
-    if !replica.is_consistent() || replica.journal_stats().waiting_grains > 0 {
+    if !replica.is_consistent() || replica.journal_stats().waiting_bytes > 0 {
         return;
     }
     if let Some(cut) = replica.head() {

@@ -38,6 +38,7 @@ pub fn serve_settings(world: &World) -> ServeSettings {
         side_bytes: world.shape.side_bytes[1],
         side_dir: dir().to_owned(),
         preserve_wait: world.shape.preserve_wait,
+        stream: Default::default(),
     }
 }
 

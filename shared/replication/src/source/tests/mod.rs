@@ -24,6 +24,7 @@ use grain::{
     CutId, CutReason, Geometry, GrainSet, GrainSize, Lineage, RelationshipId, VolumeId, VolumeShape,
 };
 
+use crate::source::Written;
 use super::{Change, Settings, Source};
 use crate::state::{LayerTable, Peer, Role, RunRecord, STATE_VERSION, State, StateStore};
 use crate::{Error, Result};
@@ -161,8 +162,10 @@ pub(super) async fn write(
     data: Vec<u8>,
 ) -> Result<()> {
     let volume = VolumeId(volume);
-    if source.write_now(volume, offset, &data)? {
-        return Ok(());
+    match source.write_now(volume, offset, &data)? {
+        Written::Done => return Ok(()),
+        Written::Waits(tickets) => return source.confirm(tickets).await,
+        Written::NotNow => {}
     }
     source.clone().write(volume, offset, Change::Data(Bytes::from(data)), false).await
 }
