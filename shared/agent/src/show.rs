@@ -120,6 +120,17 @@ fn peer(peer: &PeerStatus, now: u64) -> String {
     if let Some(cut) = &peer.acknowledged {
         text.push_str(&format!(", has cut {cut}"));
     }
+    if let Some(mode) = &peer.mode {
+        text.push_str(&format!(", {mode}"));
+    }
+    if let Some(mirror) = peer.mirror.as_ref().filter(|_| peer.connected) {
+        let word = if mirror.mirroring { "mirroring" } else { "not streaming" };
+        text.push_str(&format!(", {word}, {} not confirmed", human_bytes(mirror.backlog_bytes)));
+        if mirror.lag_ms > 0 {
+            let lag = human_duration(Duration::from_millis(mirror.lag_ms));
+            text.push_str(&format!(" since {lag}"));
+        }
+    }
     if let Some(since) = peer.alone_since_unix_ms {
         text.push_str(&format!(", writes without it since {}", age(now, since)));
     }

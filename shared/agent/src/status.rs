@@ -125,6 +125,28 @@ pub struct PeerStatus {
     pub link_bytes: u64,
     /// Grains of the present catch-up, and how many of them are done.
     pub catch_up: Option<Progress>,
+    /// How it is kept: `sync`, `async`, `cycle`, with what belongs to it.
+    pub mode: Option<String>,
+    /// The stream, in the modes that have one.
+    pub mirror: Option<MirrorStatus>,
+}
+
+/// A stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// Everything written here goes to the peer in order (source); writes of the source arrive (replica).
+    pub mirroring: bool,
+    /// Bytes that the peer has not confirmed (source), or that the source had not heard confirmed when it
+    /// last wrote something (replica).
+    pub backlog_bytes: u64,
+    /// Milliseconds that the oldest of them has waited.
+    pub lag_ms: u64,
+    /// Writes streamed since the link came up.
+    pub writes: u64,
+    /// Streams that ended because the peer was too slow.
+    pub overflows: u64,
+    /// Why the last stream ended.
+    pub ended: Option<String>,
 }
 
 /// How far something is.

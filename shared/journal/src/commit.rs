@@ -170,13 +170,7 @@ impl Journal {
     }
 
     /// The commit is durable: its grains are the newest from here on.
-    pub(crate) fn install(
-        &self,
-        sessions: &[SessionId],
-        cut: CutId,
-        number: u64,
-        segment: u64,
-    ) {
+    pub(crate) fn install(&self, sessions: &[SessionId], cut: CutId, number: u64, segment: u64) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         let mut first_segment = segment;

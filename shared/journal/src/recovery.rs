@@ -267,7 +267,8 @@ impl Journal {
                 state.index.remove(self.geometry.span_of(run), |_| true);
             }
             let (cut, body) = (commit.cut, commit.body);
-            let mut stream = StreamState { cut, commit: number, sequence: 0, grains: GrainSet::new() };
+            let mut stream =
+                StreamState { cut, commit: number, sequence: 0, grains: GrainSet::new() };
             for write in commit.stream {
                 stream.sequence = stream.sequence.max(write.sequence);
                 stream.grains.insert_run(self.geometry.touched_by(write.span));

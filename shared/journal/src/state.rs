@@ -288,7 +288,9 @@ impl State {
         }
         // A stream record counts as soon as it is durable, and not before: what covers an older version
         // in the index must be there after any crash.
-        while let Some((record, commit)) = self.stream.as_mut().and_then(|s| s.next_durable(durable)) {
+        while let Some((record, commit)) =
+            self.stream.as_mut().and_then(|s| s.next_durable(durable))
+        {
             let stretch = Stretch::whole(record.span, record.place, record.zero, commit);
             self.index.insert(record.span.volume, record.span.start, stretch);
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use disk::simulated::SplitMix64;
 use grain::VolumeId;
 use replication::Error;
-use replication::source::{Change, Written, Source};
+use replication::source::{Change, Source, Written};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

@@ -45,6 +45,15 @@ pub struct SourceFlags {
     /// How long a writer waits for room to preserve
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     preserve_wait: Duration,
+    /// While streaming: time from one cut to the next
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    epoch: Duration,
+    /// While streaming: bytes that the peer may not have confirmed; beyond, it catches up instead
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    stream_queue: u64,
+    /// While streaming: how long the peer may take to confirm a write; beyond, likewise
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    stream_age: Duration,
     /// Say that this side's content is right after a failed sync
     #[arg(long)]
     accept_suspect: bool,
@@ -86,6 +95,9 @@ impl SourceFlags {
             preserve_wait: self.preserve_wait,
             ..SourceOptions::default()
         };
+        options.stream.epoch = self.epoch.max(Duration::from_secs(1));
+        options.stream.queue_bytes = self.stream_queue;
+        options.stream.age_limit = self.stream_age;
         options.settings.layer_history_bytes = shared.layer_history;
         options.settings.accept_touched = shared.accept_touched;
         options.settings.accept_suspect = self.accept_suspect;

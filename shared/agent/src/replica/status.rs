@@ -6,9 +6,10 @@ use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
 
 use super::ReplicaAgent;
+use crate::source::mode_words;
 use crate::status::{
-    Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, amount_of,
-    of_state,
+    Amount, GenerationStatus, MirrorStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status,
+    amount_of, of_state,
 };
 use crate::verdict::explain;
 
@@ -81,6 +82,7 @@ impl ReplicaAgent {
         };
         let fingerprint = replica.source.parse::<wire::Identity>();
         let connected = self.connected.borrow().clone();
+        let stream = self.replica.stream_view();
         PeerStatus {
             identity: replica.source.clone(),
             fingerprint: fingerprint.map(|i| i.fingerprint()).unwrap_or_default(),
@@ -92,6 +94,13 @@ impl ReplicaAgent {
             last_error: self.last_error.borrow().as_ref().map(|p| p.what.clone()),
             link_bytes: progress.received_bytes.get(),
             catch_up: (catch_up.total_grains > 0).then_some(catch_up),
+            mode: stream.mode.get().map(mode_words),
+            mirror: stream.mode.get().filter(|mode| mode.streams()).map(|_| MirrorStatus {
+                mirroring: stream.streaming.get(),
+                backlog_bytes: stream.behind_bytes.get(),
+                writes: stream.writes.get(),
+                ..MirrorStatus::default()
+            }),
         }
     }
 

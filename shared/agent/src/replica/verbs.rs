@@ -27,7 +27,7 @@ impl Daemon for ReplicaAgent {
                 self.begin_load(arguments).map(|()| json!({ "begun": true }))
             }
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
-            "dump" | "dump-cancel" | "switchover" | "rejoin" => {
+            "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" => {
                 Err(other_role(verb, "replica", "source"))
             }
             "status" => Ok(self.status_value()),

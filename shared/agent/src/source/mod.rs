@@ -2,6 +2,7 @@
 
 mod dump;
 mod links;
+mod mode;
 mod roles;
 mod status;
 mod verbs;
@@ -33,6 +34,7 @@ pub use rustls::ServerConfig as TlsServerConfig;
 pub use status::plan_of;
 
 pub(crate) use links::{PROTOCOL, software};
+pub(crate) use mode::words as mode_words;
 
 /// How long the answer to a verb that changes the role has to reach who asked.
 pub(crate) const ANSWERS: Duration = Duration::from_millis(200);

@@ -4,6 +4,7 @@ use grain::GrainSet;
 use replication::state::{SetStage, State};
 
 use super::SourceAgent;
+use super::mode::{mirror, words};
 use crate::status::{
     Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, amount_of,
     of_state,
@@ -70,13 +71,26 @@ impl SourceAgent {
                 ),
             );
         }
+        let mirrored = |p: &PeerStatus| p.mirror.as_ref().is_some_and(|m| m.mirroring);
+        if !status.peers.is_empty() && status.peers.iter().all(mirrored) {
+            let words =
+                "every write goes to the peer in order; what it has not confirmed is shown with it";
+            return ("mirroring", words.to_owned());
+        }
         let catching_up =
             |p: &PeerStatus| p.catch_up.is_some_and(|c| c.done_grains < c.total_grains);
         if status.peers.iter().any(|p| p.connected && catching_up(p)) {
             return ("catching-up", "a replica is pulling what changed".to_owned());
         }
         if status.peers.iter().any(|p| p.connected) {
-            return ("behind", "a replica is connected and follows in cycles".to_owned());
+            let why = status.peers.iter().filter_map(|p| p.mirror.as_ref()?.ended.clone()).next();
+            let words = match why {
+                Some(why) => {
+                    format!("a replica follows in catch-ups until writes stream again ({why})")
+                }
+                None => "a replica is connected and follows in cycles".to_owned(),
+            };
+            return ("behind", words);
         }
         ("alone", "no replica is connected; every change is recorded for it".to_owned())
     }
@@ -103,6 +117,8 @@ impl SourceAgent {
                 last_error: slot.and_then(|slot| slot.last_error.clone()),
                 link_bytes: progress.sent_bytes.get(),
                 catch_up: (catch_up.total_grains > 0).then_some(catch_up),
+                mode: Some(words(peer.mode)),
+                mirror: mirror(peer.mode, slot.is_some_and(|slot| slot.connected), &progress),
             }
         };
         s.peers.iter().map(one).collect()

@@ -8,6 +8,7 @@ use site::Problem;
 
 use super::SourceAgent;
 use super::dump::DumpArguments;
+use super::mode::ModeArguments;
 use super::roles::{RejoinArguments, SwitchoverArguments};
 use crate::control::{Daemon, arguments, other_role, unknown};
 
@@ -23,6 +24,7 @@ impl Daemon for SourceAgent {
     async fn verb(self: Rc<Self>, verb: &str, body: Value) -> Result<Value, Problem> {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
+            "mode" => self.mode(arguments::<ModeArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
             "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,

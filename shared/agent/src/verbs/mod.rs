@@ -1,6 +1,7 @@
 //! The verbs that both agents have, one file each: flags and words.
 
 pub mod identity;
+pub mod mode;
 pub mod plan;
 pub mod promote;
 pub mod rejoin;

@@ -32,7 +32,11 @@ fn a_commit_during_an_apply_keeps_its_newer_version() {
         world.commit(&[new]).await.unwrap();
         world.write_to_base(&batch).await.unwrap();
         journal.applied(batch).await.unwrap();
-        let left: GrainSet = journal.lookup(world.geometry.span_of(grains(0, 40))).iter().map(|p| p.grains()).collect();
+        let left: GrainSet = journal
+            .lookup(world.geometry.span_of(grains(0, 40)))
+            .iter()
+            .map(|p| p.grains())
+            .collect();
         let newer: GrainSet = [grains(2, 2), grains(12, 1), grains(14, 1)].into_iter().collect();
         assert_eq!(left, newer);
         world.check().await;

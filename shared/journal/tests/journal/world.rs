@@ -12,8 +12,8 @@ use bytes::Bytes;
 use disk::simulated::{SimMachine, SplitMix64};
 use disk::{Context, File, OpenMode};
 use grain::{
-    Content, CutId, Geometry, GrainData, GrainSet, GrainSize, Run, SessionId, Span, SpanData, VolumeId,
-    VolumeShape,
+    Content, CutId, Geometry, GrainData, GrainSet, GrainSize, Run, SessionId, Span, SpanData,
+    VolumeId, VolumeShape,
 };
 use journal::{ApplyBatch, Config, Error, Journal, Recovered};
 

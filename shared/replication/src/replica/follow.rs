@@ -13,8 +13,8 @@ use super::gather::Gather;
 use super::pull::Announced;
 use super::stream::Inlet;
 use crate::protocol::{
-    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica, asked,
-    attach, body, send_set, unexpected,
+    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica,
+    asked, attach, body, send_set, unexpected,
 };
 use crate::source::plain;
 use crate::state::Mode;
@@ -389,6 +389,10 @@ impl Following<'_> {
             (Message::Settled { floor, remaining_bytes, mode, .. }, _) => {
                 self.replica.progress.source_dirty_bytes.set(remaining_bytes);
                 self.replica.stream_view.mode.set(Some(mode));
+                // Saved with whatever is saved next.
+                self.replica.store.change(|s| {
+                    s.replica.iter_mut().for_each(|replica| replica.mode = Some(mode));
+                });
                 if !mode.streams() {
                     self.replica.apply().await?;
                 }

@@ -193,7 +193,7 @@ fn as_source(
     s.suspect = None;
     // As before a first start: no region of this map of regions is of this branch.
     s.run = Default::default();
-    let ReplicaState { source, addresses, .. } = s.replica.take().unwrap_or_default();
+    let ReplicaState { source, addresses, mode, .. } = s.replica.take().unwrap_or_default();
     let at = match s.peers.iter().position(|peer| peer.identity == source) {
         Some(at) => at,
         None => {
@@ -207,6 +207,7 @@ fn as_source(
         peer.published.clear();
         peer.alone = None;
         peer.addresses = addresses;
+        peer.mode = mode.unwrap_or(peer.mode);
     }
     Ok(())
 }

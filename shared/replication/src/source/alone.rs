@@ -42,8 +42,7 @@ impl Source {
             || state.lineage.head().is_none_or(|head| head.id != cut);
         for peer in state.peers.iter_mut().filter(|p| p.identity == identity) {
             let alone = written && !self.streams.in_force(identity);
-            peer.alone =
-                alone.then_some(AloneMark { since: cut, acked: Some(cut), unix_ms: now });
+            peer.alone = alone.then_some(AloneMark { since: cut, acked: Some(cut), unix_ms: now });
         }
         if state.peers.iter().any(|p| p.alone.is_none() && !self.keeps_up(&p.identity)) {
             self.marked_alone.set(false);

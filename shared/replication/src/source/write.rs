@@ -198,9 +198,7 @@ impl Source {
         let outcome = match piece {
             Piece::Data(bytes, false) => volume.file.write_at(offset, bytes.clone()).await,
             Piece::Data(bytes, true) => volume.file.write_durable(offset, bytes.clone()).await,
-            Piece::Zero { len, punch, fast: false } => {
-                volume.file.zero(offset, *len, *punch).await
-            }
+            Piece::Zero { len, punch, fast: false } => volume.file.zero(offset, *len, *punch).await,
             Piece::Zero { len, punch, fast: true } => {
                 volume.file.zero_fast(offset, *len, *punch).await
             }

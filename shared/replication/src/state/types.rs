@@ -242,6 +242,9 @@ pub struct ReplicaState {
     /// What a stream brought after the newest committed cut, once that stream has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streamed: Option<Streamed>,
+    /// How the source keeps this replica, as it last told; kept over a change of roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
 }
 
 /// Where a stream ended: the replica holds this much of the epoch after its newest cut.

@@ -16,8 +16,8 @@ use replication::source::{
     self, Change, LinkProgress, ServeSettings, Source, StreamSettings, serve_link,
 };
 use replication::state::{
-    LayerTable, Mode, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, SetRecord, SetStage, State,
-    StateStore,
+    LayerTable, Mode, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, SetRecord, SetStage,
+    State, StateStore,
 };
 use wire::link::{Cable, Calm, LinkConfig, MemoryPair, Weather, memory_pair};
 use wire::{Identity, SiteKeys};

@@ -51,8 +51,7 @@ impl Life {
         let writes = Vec::new();
         let delay = Rc::new(Cell::new(Duration::from_millis(2)));
         let session = None;
-        let mut life =
-            Life { pair, source, replica, session, delay, random, image, writes, first };
+        let mut life = Life { pair, source, replica, session, delay, random, image, writes, first };
         life.connect().await;
         life
     }
@@ -65,8 +64,7 @@ impl Life {
     async fn connect(&mut self) {
         let delay = self.delay.clone();
         let weather = move |_: Direction, _: usize| Fate::Deliver { after: delay.get() };
-        self.session =
-            Some(self.pair.connect_through(&self.source, &self.replica, weather));
+        self.session = Some(self.pair.connect_through(&self.source, &self.replica, weather));
         self.streaming().await;
     }
 

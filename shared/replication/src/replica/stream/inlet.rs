@@ -177,7 +177,8 @@ impl<'a> Inlet<'a> {
         self.replica.journal.sync().await?;
         self.replica.apply_pass().await?;
         let after = self.replica.journal.stats();
-        if (after.index_entries, after.live_segments) == (before.index_entries, before.live_segments)
+        if (after.index_entries, after.live_segments)
+            == (before.index_entries, before.live_segments)
             && after.room_bytes <= before.room_bytes
         {
             return Err(Error::State(format!(

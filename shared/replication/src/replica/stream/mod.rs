@@ -178,13 +178,8 @@ impl Replica {
     pub(super) async fn park_stream(&self) -> Result<()> {
         let _one = self.parking.lock().await;
         self.stream_view.streaming.set(false);
-        let active = self.stream.borrow();
-        let Some((cut, sequence, grains)) =
-            active.as_ref().map(|a| (a.cut, a.sequence, a.grains.clone()))
-        else {
-            return Ok(());
-        };
-        drop(active);
+        let active = self.stream.borrow().as_ref().map(|a| (a.cut, a.sequence, a.grains.clone()));
+        let Some((cut, sequence, grains)) = active else { return Ok(()) };
         // Recovery would announce no less than this.
         self.journal.sync().await?;
         let streamed = match sequence {

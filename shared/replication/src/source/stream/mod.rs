@@ -22,11 +22,11 @@ use super::Source;
 use crate::state::{Mode, OnLinkLoss};
 use crate::{Error, Result};
 
-pub use outlet::StreamShown;
-pub(super) use outlet::Outlet;
-pub(super) use queue::{End, Stream};
 use cut::CutRecord;
+pub(super) use outlet::Outlet;
+pub use outlet::StreamShown;
 use queue::Item;
+pub(super) use queue::{End, Stream};
 
 /// Bytes of a streamed write at most; larger ones go in pieces, each with a number of its own.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -153,7 +153,9 @@ impl Source {
         streams.epoch_bytes.set(streams.epoch_bytes.get() + bytes);
         let mut tickets = Vec::new();
         for stream in live.iter().filter(|stream| !stream.has_ended()) {
-            for (sequence, (span, content)) in (first..).zip(pieces_of(volume, start, bytes, &content)) {
+            for (sequence, (span, content)) in
+                (first..).zip(pieces_of(volume, start, bytes, &content))
+            {
                 stream.push(Item::Write { sequence, span, content });
             }
             if stream.is_sync() && stream.is_in_force() {
@@ -236,7 +238,8 @@ impl Source {
     async fn without(&self, identity: &str) -> Result<()> {
         loop {
             let changed = self.streams.changed.notified();
-            let Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms } } = self.mode_of(identity)
+            let Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms } } =
+                self.mode_of(identity)
             else {
                 return Ok(());
             };

@@ -24,8 +24,8 @@ use grain::{
     CutId, CutReason, Geometry, GrainSet, GrainSize, Lineage, RelationshipId, VolumeId, VolumeShape,
 };
 
-use crate::source::Written;
 use super::{Change, Settings, Source};
+use crate::source::Written;
 use crate::state::{LayerTable, Peer, Role, RunRecord, STATE_VERSION, State, StateStore};
 use crate::{Error, Result};
 
