@@ -12,6 +12,7 @@ pub mod coverage;
 pub mod crash_points;
 pub mod errors_at_n;
 pub mod faults;
+pub mod keeping;
 pub mod life;
 pub mod node;
 pub mod oracle;

@@ -63,7 +63,7 @@ pub async fn keep(world: Rc<World>, site: Site) {
 fn forget(world: &World, site: Site) {
     match site {
         Site::Source => {
-            world.source_store.borrow_mut().take();
+            world.source_is_gone();
             if world.source_role.borrow_mut().take().is_none() {
                 // What a start that did not come to its end suspected, it has told nobody.
                 world.licence.excess.set(true);

@@ -203,12 +203,8 @@ impl Oracle {
     /// Whether every cell holds what it may.
     pub fn check(&self, volumes: &[FileContent], counts: Counts) -> Result<(), String> {
         let memory = &*self.memory.borrow();
+        memory.check(volumes, counts, u64::MAX)?;
         for (volume, content) in volumes.iter().enumerate() {
-            for (index, cell) in &memory.cells[volume] {
-                let mut bytes = [0; CELL as usize];
-                let bytes = cell_of(content, *index, &mut bytes);
-                memory.check_cell(volume, *index, cell, bytes, counts, u64::MAX)?;
-            }
             // Where nobody wrote nothing stands.
             for (number, page) in content.pages() {
                 let cells = page.chunks(CELL as usize).zip(number * 4096 / CELL..);
@@ -221,6 +217,23 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whether these volumes are what the source held at an instant after the cut, as far as an application
+    /// can tell: whatever ended before the newest write in them was asked for is in them.
+    pub fn check_after(&self, cut: CutId, volumes: &[FileContent]) -> Result<(), String> {
+        let memory = &*self.memory.borrow();
+        let at_cut = self.cuts.borrow().get(&cut).map(|at| at.time);
+        let mut instant = at_cut.ok_or_else(|| format!("no cut {cut} was ever made"))?;
+        for (volume, content) in volumes.iter().enumerate() {
+            for index in memory.cells[volume].keys() {
+                let mut bytes = [0; CELL as usize];
+                let found = cells::read(volume as u16, *index, cell_of(content, *index, &mut bytes))?;
+                let write = memory.writes.get(found as usize);
+                instant = instant.max(write.map_or(0, |write| write.issued));
+            }
+        }
+        memory.check(volumes, Counts::Acknowledged, instant)
     }
 
     /// Whether what a read brought may be: nothing older than what was acknowledged before it began.
@@ -325,6 +338,23 @@ impl Oracle {
 }
 
 impl Memory {
+    /// Whether every cell holds what it may; only what ended `before` then supersedes.
+    pub fn check(
+        &self,
+        volumes: &[FileContent],
+        counts: Counts,
+        before: u64,
+    ) -> Result<(), String> {
+        for (volume, content) in volumes.iter().enumerate() {
+            for (index, cell) in &self.cells[volume] {
+                let mut bytes = [0; CELL as usize];
+                let bytes = cell_of(content, *index, &mut bytes);
+                self.check_cell(volume, *index, cell, bytes, counts, before)?;
+            }
+        }
+        Ok(())
+    }
+
     /// `before`: only what ended before then supersedes.
     fn check_cell(
         &self,

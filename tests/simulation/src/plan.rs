@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use disk::simulated::SplitMix64;
 
+use crate::keeping::{Keeping, prolong, strew};
 use crate::shape::Shape;
 use crate::steps::{Act, draw_few_steps, draw_steps};
 
@@ -89,11 +90,25 @@ impl Plan {
         let mut random = SplitMix64::new(seed ^ 0x6772_6169_6e68_6175);
         let shape = Shape::draw(&mut random.split());
         let mut drawn = random.split();
-        let (shape, steps) = match scale {
+        let (mut shape, mut steps) = match scale {
             Scale::Whole => (shape, draw_steps(&mut drawn)),
             Scale::Small => (shape.small(&mut drawn), draw_few_steps(&mut drawn)),
         };
+        let (keeping, changes) = Keeping::of(seed);
+        if keeping.mode.streams() {
+            shape.requests *= 2;
+            prolong(seed, &mut steps);
+        }
+        shape.keeping = keeping;
+        strew(&mut steps, changes);
         Plan { seed, scale, shape, steps, without: BTreeSet::new() }
+    }
+
+    /// The same with a replica that is kept in cycles alone.
+    pub fn in_cycles(mut self) -> Plan {
+        self.shape.keeping = Keeping::default();
+        self.steps.retain(|step| !matches!(step.act, Act::Mode(_)));
+        self
     }
 
     /// The same without some steps.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use disk::simulated::SplitMix64;
 
+use crate::keeping::Keeping;
+
 /// Bytes of a grain in every history.
 pub const GRAIN: u64 = 4096;
 
@@ -56,6 +58,8 @@ pub struct Shape {
     pub interval_ms: u64,
     /// Samples compared at an attach.
     pub samples: u32,
+    /// How the replica is kept.
+    pub keeping: Keeping,
 }
 
 fn pick<T: Copy>(random: &mut SplitMix64, from: &[T]) -> T {
@@ -115,6 +119,7 @@ impl Shape {
             level: pick(random, &[None, None, Some(1)]),
             interval_ms: pick(random, &[30, 400, 3_000]),
             samples: pick(random, &[0, 30]),
+            keeping: Keeping::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use disk::simulated::{Crash, SplitMix64};
+use replication::state::Mode;
 
 use crate::faults::{DiskTrouble, FileClass, FlipTarget, Ill};
 use crate::plan::{Site, Step};
@@ -99,6 +100,8 @@ pub enum Act {
     RollBack(Site),
     /// The wall clock jumps by so many milliseconds.
     Clock(Site, i64),
+    /// The operator changes how the replica is kept.
+    Mode(Mode),
     /// Waits until both sites run and neither a dump nor a load is under way, some seconds at most.
     Await,
     /// Both machines are looked at as they would be after a crash now.

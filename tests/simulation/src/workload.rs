@@ -182,9 +182,9 @@ impl Request {
                 }
                 Written::Waits(tickets) => {
                     world.trace.count("request: written inline, waits for the peer");
-                    source.confirm(tickets).await?;
-                    world.oracle.acknowledge(number, false);
-                    return Ok(());
+                    let outcome = source.confirm(tickets).await;
+                    note(&world, number, false, &outcome);
+                    return outcome;
                 }
                 Written::NotNow => {}
             }

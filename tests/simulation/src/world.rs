@@ -243,8 +243,19 @@ impl World {
     pub fn before_crash(&self, site: Site) {
         self.look();
         if site == Site::Source {
-            self.source_store.borrow_mut().take();
+            self.source_is_gone();
             self.fast_look.set(None);
+        }
+    }
+
+    /// The source's process is gone, and with it the state that it held.
+    pub fn source_is_gone(&self) {
+        let cut = |cut: &grain::Cut| cut.reason == CutReason::Stream;
+        if let Some(store) = self.source_store.borrow_mut().take()
+            && store.with(|s| s.lineage.cuts().iter().any(cut))
+        {
+            // What was written since the last sync that its state records counts as written again (rule 6).
+            self.licence.excess.set(true);
         }
     }
 
@@ -335,7 +346,7 @@ impl World {
     pub(crate) fn first_state(&self, site: Site) -> State {
         let peer = self.keys(site.other()).identity().to_string();
         let source = self.keys(Site::Source).identity().to_string();
-        let peer = Peer::new(peer);
+        let peer = Peer { mode: self.shape.keeping.mode, ..Peer::new(peer) };
         State {
             version: STATE_VERSION,
             relationship: RelationshipId::from_bytes([7; 16]),

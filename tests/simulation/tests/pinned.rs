@@ -113,5 +113,5 @@ fn media_are_loaded_after_a_direct_catch_up_broke_off() {
 fn a_replica_stops_after_a_sync_of_its_volumes_failed() {
     let keep = [0, 1, 3, 9, 11, 13, 22, 27];
     let without = (0..=40).filter(|step| !keep.contains(step)).collect();
-    clean(&Plan::new(702_866).without(&without));
+    clean(&Plan::new(702_866).in_cycles().without(&without));
 }

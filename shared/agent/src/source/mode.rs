@@ -7,7 +7,6 @@ use replication::state::{Mode, OnLinkLoss};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use site::Problem;
-use site::amount::human_duration;
 
 use super::SourceAgent;
 use crate::problem::{of_replication, refused};
@@ -70,9 +69,16 @@ fn is_meant(identity: &str, by: &str) -> bool {
     identity.starts_with(by) || fingerprint(identity).starts_with(by)
 }
 
+/// A time as it can be given again.
+fn time(ms: u64) -> String {
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.into_iter().find(|(_, unit)| ms.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(("ms", 1));
+    format!("{}{name}", ms / unit)
+}
+
 /// A mode for people.
 pub(crate) fn words(mode: Mode) -> String {
-    let time = |ms| human_duration(std::time::Duration::from_millis(ms));
     match mode {
         Mode::Sync { on_link_loss: OnLinkLoss::Continue } => "sync, continues alone".to_owned(),
         Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms } } => {

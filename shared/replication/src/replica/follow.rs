@@ -393,7 +393,8 @@ impl Following<'_> {
                 self.replica.store.change(|s| {
                     s.replica.iter_mut().for_each(|replica| replica.mode = Some(mode));
                 });
-                if !mode.streams() {
+                // A stream begins at once, and brings it into the base on the way.
+                if self.settings.once || !mode.streams() {
                     self.replica.apply().await?;
                 }
                 self.replica.note_floor(floor).await?;
@@ -480,7 +481,10 @@ impl Following<'_> {
     async fn streams(&mut self, cut: CutId, in_step: bool, inbox: &mut Inbox) -> Result<bool> {
         match inbox.next().await?.0 {
             Message::Stream { cut: from } if from == cut => {}
-            Message::Streamless => return Ok(false),
+            Message::Streamless => {
+                self.replica.apply().await?;
+                return Ok(false);
+            }
             other => return Err(unexpected(&other)),
         }
         self.replica.in_step.set(true);
@@ -488,7 +492,8 @@ impl Following<'_> {
         self.replica.in_step.set(in_step && ended.is_ok());
         // Whether it ended well or not, how far it came is noted first.
         self.replica.park_stream().await?;
-        tracing::info!(why = ended?, "the stream ended");
+        let why = ended?;
+        tracing::info!(why, "the stream ended");
         if let Some(position) = self.replica.position() {
             self.connection.send(&Message::Left { position }).await?;
         }

@@ -131,7 +131,8 @@ impl Replica {
         let bodies: Vec<CommitBody> =
             bodies.map(|commit| CommitBody::decode(&commit.body)).collect::<Result<_>>()?;
         let committed = bodies.iter().filter_map(|body| Some(body.layer.as_ref()?.at.file));
-        let mut named: Vec<u32> = committed.collect();
+        let committed: Vec<u32> = committed.collect();
+        let mut named = committed.clone();
         named.extend(self.store.with(|s| {
             let replica = s.replica.as_ref();
             let pull = replica.and_then(|r| r.pull.as_ref());
@@ -146,9 +147,12 @@ impl Replica {
         let none = grain::LayerId::from_bytes([0; 16]);
         let stray: Vec<_> = stray.map(|file| LayerRef { file, id: none }).collect();
         self.store.change(|s| {
-            let next = stray.iter().map(|at| at.file + 1).max().unwrap_or(0);
+            let found = stray.iter().map(|at| at.file).chain(committed.iter().copied());
+            let next = found.map(|file| file + 1).max().unwrap_or(0);
             s.layers.next_file = s.layers.next_file.max(next);
             s.layers.free.extend(stray);
+            // One that was recycled for it is free no more.
+            s.layers.free.retain(|at| !committed.contains(&at.file));
         });
         Ok(())
     }

@@ -10,6 +10,7 @@ pub mod no_change_missed;
 pub mod no_silent_full_copy;
 pub mod replica_consistent;
 pub mod stands_fast;
+pub mod sync_keeps;
 pub mod twin;
 
 use std::rc::Rc;
@@ -42,18 +43,27 @@ pub async fn probe(world: &Rc<World>, seed: u64) {
 pub async fn look_at(world: &Rc<World>, kinds: [Crash; 2], seed: u64) {
     world.look();
     let standing = world.standing.get();
+    let told = sync_keeps::Told::now(world, kinds[1]);
     let twin = twin::Twin::of(world, kinds, seed);
     flushed_is_kept::of_twin(world, &twin, kinds[0]);
-    attach(world, &twin, standing).await;
+    attach(world, &twin, standing, told).await;
 }
 
 /// Starts the copies and attaches them. `standing` is what bound the replica when they were taken.
-async fn attach(world: &Rc<World>, twin: &twin::Twin, standing: stands_fast::Standing) {
+async fn attach(
+    world: &Rc<World>,
+    twin: &twin::Twin,
+    standing: stands_fast::Standing,
+    told: Option<sync_keeps::Told>,
+) {
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
             let Some(replica) = replica_consistent::check(world, twin).await else { return };
             stands_fast::check(world, &replica, standing);
+            if let Some(told) = told {
+                told.check(world, twin);
+            }
             no_change_missed::check(world, twin, &replica).await;
         })
         .await;
@@ -72,9 +82,13 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
     }
     // The world goes on while the copies are looked at.
     let standing = world.standing.get();
+    let told = match crashed {
+        None => sync_keeps::Told::now(world, kinds[1]),
+        Some(_) => None,
+    };
     let twin = twin::Twin::of(world, kinds, random.next_u64());
     if crashed.is_none() {
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
     }
-    attach(world, &twin, standing).await;
+    attach(world, &twin, standing, told).await;
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use disk::simulated::FileContent;
 use replication::replica::Replica;
 
 use super::twin::Twin;
@@ -19,15 +20,10 @@ pub async fn check(world: &Rc<World>, twin: &Twin) -> Option<Rc<Replica>> {
         }
     };
     world.trace.count_named(format!("checked: replica {}", replica.condition().name()));
-    if replica.is_consistent()
-        && let Some(cut) = replica.head()
-    {
-        let volumes = world.volumes_of(twin.machine(Site::Replica));
-        if let Some(words) = world.oracle.differs_from_cut(cut, &volumes) {
-            let words = format!("a crashed replica says that it is at {cut}, but {words}");
-            world.fail("replica_consistent", words);
-            return None;
-        }
+    let volumes = world.volumes_of(twin.machine(Site::Replica));
+    if let Err(words) = is_what_it_says(world, &replica, &volumes) {
+        world.fail("replica_consistent", format!("a crashed replica says {words}"));
+        return None;
     }
     Some(replica)
 }
@@ -39,10 +35,31 @@ pub fn live(world: &World) {
     if !replica.is_consistent() || replica.journal_stats().waiting_bytes > 0 {
         return;
     }
-    if let Some(cut) = replica.head() {
-        let volumes = world.node(Site::Replica).volumes(world.geometry.volumes.len());
-        if let Some(words) = world.oracle.differs_from_cut(cut, &volumes) {
-            world.fail("replica_consistent", format!("it says that it is at {cut}, but {words}"));
-        }
+    let streams = replica.stream_view().streaming.get();
+    let volumes = world.node(Site::Replica).volumes(world.geometry.volumes.len());
+    if !streams && let Err(words) = is_what_it_says(world, &replica, &volumes) {
+        world.fail("replica_consistent", format!("it says {words}"));
     }
+}
+
+/// Whether the volumes are those of the source where the replica says that it stands: at a cut to the bit;
+/// inside an epoch a state in which every write is that had ended when the newest one in it was issued.
+fn is_what_it_says(
+    world: &World,
+    replica: &Replica,
+    volumes: &[FileContent],
+) -> Result<(), String> {
+    let Some(at) = replica.position().filter(|_| replica.is_consistent()) else { return Ok(()) };
+    if at.sequence == 0 {
+        return match world.oracle.differs_from_cut(at.cut, volumes) {
+            Some(words) => Err(format!("that it is at {}, but {words}", at.cut)),
+            None => Ok(()),
+        };
+    }
+    world.trace.count("checked: a replica inside an epoch");
+    if world.licence.rolled_back.get() {
+        return Ok(());
+    }
+    let prefix = world.oracle.check_after(at.cut, volumes);
+    prefix.map_err(|words| format!("that it is at {} of {}, but {words}", at.sequence, at.cut))
 }

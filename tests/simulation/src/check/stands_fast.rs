@@ -51,7 +51,7 @@ pub fn told(world: &World, replica: &Replica) {
 pub fn look(world: &World) {
     let role = world.replica_role.borrow();
     let Some(replica) = role.as_ref() else { return };
-    let commits = replica.progress().commits.get();
+    let commits = replica.progress().commits.get() + replica.stream_view().cuts.get();
     let before = world.standing.get();
     if commits == before.commits {
         return;

@@ -45,6 +45,7 @@ pub fn calm_shape() -> Shape {
         level: None,
         interval_ms: 30,
         samples: 4,
+        keeping: Default::default(),
     }
 }
 

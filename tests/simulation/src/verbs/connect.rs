@@ -6,6 +6,7 @@ use std::rc::Rc;
 use replication::protocol;
 use replication::replica::{FollowEnd, FollowSettings, follow};
 use replication::source::{LinkProgress, ServeSettings, serve_link};
+use replication::state::Mode;
 use tokio::task::JoinHandle;
 use wire::link::{LinkConfig, MemoryPair, memory_pair};
 
@@ -38,7 +39,7 @@ pub fn serve_settings(world: &World) -> ServeSettings {
         side_bytes: world.shape.side_bytes[1],
         side_dir: dir().to_owned(),
         preserve_wait: world.shape.preserve_wait,
-        stream: Default::default(),
+        stream: world.shape.keeping.stream.clone(),
     }
 }
 
@@ -55,6 +56,23 @@ pub fn follow_settings(world: &World, how: How) -> FollowSettings {
         accept_unreadable: false,
         fingerprint_every: std::time::Duration::from_secs(1),
     }
+}
+
+/// The operator changes how the replica is kept.
+pub fn set_mode(world: &Rc<World>, mode: Mode) {
+    let (Some(source), Some(process)) =
+        (world.source_role.borrow().clone(), world.node(Site::Source).process())
+    else {
+        return;
+    };
+    let identity = world.keys(Site::Replica).identity().to_string();
+    let told = world.clone();
+    drop(process.spawn(async move {
+        match source.set_mode(&identity, mode).await {
+            Ok(()) => event!(told, "verb: mode", "{mode:?}"),
+            Err(e) => told.trace.note(format_args!("mode: {e}")),
+        }
+    }));
 }
 
 /// Connects the sites; gives what the replica's side comes to. None when a site is down.
@@ -172,6 +190,9 @@ fn ended_at_replica(world: &World, ended: &replication::Result<FollowEnd>) {
         Err(Error::Journal(e)) => event!(world, "session: journal", "{e}"),
         Err(Error::Peer(words)) => {
             event!(world, "session: the peer erred", "{words}");
+            if !world.licence.rolled_back.get() {
+                world.fail("alive", format!("a site breaks the protocol: {words}"));
+            }
         }
         Err(Error::State(words)) => event!(world, "session: state", "{words}"),
         Err(e) => event!(world, "session: failed", "{e}"),

@@ -68,6 +68,7 @@ pub async fn perform(world: &Rc<World>, step: &Step) {
             world.licence.clock.set(true);
             world.node(*site).machine.clock().jump_ms(*delta);
         }
+        Act::Mode(mode) => connect::set_mode(world, *mode),
         Act::Await => wait(world).await,
         Act::Probe => check::probe(world, step.seed).await,
     }

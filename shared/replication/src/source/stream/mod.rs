@@ -205,6 +205,13 @@ impl Source {
         self.streams.changed.notify_waiters();
     }
 
+    /// Whether this peer mirrors in sync mode now: what was answered is in its journal, and what was flushed
+    /// is durable there.
+    pub fn mirrors_in_sync(&self, identity: &str) -> bool {
+        let stream = self.streams.find(identity);
+        stream.is_some_and(|stream| stream.is_sync() && stream.is_mirroring())
+    }
+
     /// Waits until the peers have what a reply promises: in their journals, or there durably.
     pub(super) async fn replicated(&self, tickets: Tickets, durable: bool) -> Result<()> {
         for (stream, number) in tickets.0 {

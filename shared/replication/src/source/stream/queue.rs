@@ -97,7 +97,7 @@ pub(crate) struct Stream {
     durable: Cell<u64>,
     asked_durable: Cell<u64>,
     told_durable: Cell<u64>,
-    /// What was queued when it came into force: from its confirmation on the peer has everything.
+    /// What was queued when it came into force: once that is durable at the peer, it has everything.
     backlog: Cell<u64>,
     wait_received: RefCell<Waiters>,
     wait_durable: RefCell<Waiters>,
@@ -152,10 +152,18 @@ impl Stream {
     }
 
     pub(crate) fn set_sync(&self, sync: bool) {
-        self.sync.set(sync);
-        if !sync {
+        if sync == self.sync.replace(sync) {
+            return;
+        }
+        match sync {
+            // What was answered without waiting comes first.
+            true if self.is_in_force() => {
+                self.backlog.set(self.last.get());
+                self.ask_durable(self.last.get());
+            }
+            true => {}
             // Nobody has to wait any more.
-            self.wake_all();
+            false => self.wake_all(),
         }
     }
 
@@ -174,9 +182,9 @@ impl Stream {
         }
     }
 
-    /// In force, and the peer has what was queued before.
+    /// In force, and the peer has what was queued before, durably: replies to that did not wait for it.
     pub(crate) fn is_mirroring(&self) -> bool {
-        self.is_in_force() && self.received.get() >= self.backlog.get()
+        self.is_in_force() && self.durable.get() >= self.backlog.get()
     }
 
     /// The peer has committed the cut that it follows.
@@ -184,6 +192,7 @@ impl Stream {
         if self.phase.get() == Phase::Waiting {
             self.phase.set(Phase::InForce);
             self.backlog.set(self.last.get());
+            self.ask_durable(self.last.get());
             let now = Instant::now();
             for (_, _, since) in self.unconfirmed.borrow_mut().iter_mut() {
                 // It could not be confirmed before.
