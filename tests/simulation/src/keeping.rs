@@ -34,6 +34,11 @@ fn draw_mode(random: &mut SplitMix64) -> Mode {
 }
 
 impl Keeping {
+    /// Whether this is not the history of a replica that is kept in cycles alone.
+    pub fn streams_at_all(&self) -> bool {
+        self.stream != StreamSettings::default()
+    }
+
     /// Draws one for the plan of this seed; a third of all histories has cycles alone, as they were before
     /// there were streams.
     pub fn of(seed: u64) -> (Keeping, Vec<(usize, Mode)>) {

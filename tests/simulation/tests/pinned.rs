@@ -115,3 +115,21 @@ fn a_replica_stops_after_a_sync_of_its_volumes_failed() {
     let without = (0..=40).filter(|step| !keep.contains(step)).collect();
     clean(&Plan::new(702_866).in_cycles().without(&without));
 }
+
+/// What a direct catch-up had brought was asked for again, because a load overwrote it; but the sync that it had
+/// waited for struck it from the map afterwards, and after a crash it counted as arrived. The plan is one that
+/// this generator draws.
+#[test]
+fn media_are_loaded_in_the_middle_of_a_direct_catch_up() {
+    let keep = [1, 2, 3, 5, 7, 8, 10, 25, 11, 21];
+    let without = (0..=40).filter(|step| !keep.contains(step)).collect();
+    clean(&Plan::new(430).without(&without));
+}
+
+/// The layer of a cut of the stream stood in a file that was free in the state that a crash left: it was used
+/// for another map. The plan is one that this generator draws.
+#[test]
+fn a_cut_of_a_stream_is_committed_and_the_state_does_not_know() {
+    let without = [0, 7].into_iter().collect();
+    clean(&Plan::of(282, Scale::Small).without(&without));
+}

@@ -82,7 +82,8 @@ pub async fn follow(
         return Err(Error::State("this replica follows a source already".to_owned()));
     };
     replica.in_step.set(false);
-    // One whose session was dropped in the middle.
+    // Those whose session was dropped in the middle.
+    replica.storing.over().await;
     replica.park_stream().await?;
     replica.apply().await?;
     let outcome = converse(replica, &connection, &mut inbox, settings, shown).await;

@@ -41,7 +41,6 @@ struct Inner {
     number: Cell<u32>,
     outstanding: Cell<usize>,
     storing: Arc<Semaphore>,
-    busy: Cell<usize>,
     idle: Notify,
     failed: Cell<Option<Error>>,
 }
@@ -71,7 +70,6 @@ impl Gather {
             number: Cell::new(0),
             outstanding: Cell::new(0),
             storing: Arc::new(Semaphore::new(STORING)),
-            busy: Cell::new(0),
             idle: Notify::new(),
             failed: Cell::new(None),
         };
@@ -82,7 +80,7 @@ impl Gather {
     pub(super) async fn run(&self, inbox: &mut Inbox) -> Result<()> {
         let outcome = self.exchange(inbox).await;
         // Whatever happened: nothing is being stored any more when this returns.
-        self.quiet().await;
+        self.inner.replica.storing.over().await;
         outcome?;
         self.inner.failed.take().map_or(Ok(()), Err)
     }
@@ -135,22 +133,45 @@ impl Gather {
         inner.comes(run)?;
         let permit = inner.storing.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Error::Cancelled)?;
-        inner.busy.set(inner.busy.get() + 1);
+        let at_work = inner.replica.storing.enter();
         tokio::task::spawn_local(async move {
             if let Err(e) = inner.replica.receive(run, payload).await {
                 inner.failed.set(Some(e));
             }
-            inner.busy.set(inner.busy.get() - 1);
-            drop(permit);
+            drop((at_work, permit));
             inner.idle.notify_waiters();
         });
         Ok(())
     }
+}
 
-    async fn quiet(&self) {
+/// Who stores grains of a catch-up: tasks that go on when their session is dropped.
+#[derive(Default)]
+pub(super) struct Storing(Rc<(Cell<usize>, Notify)>);
+
+struct AtWork(Rc<(Cell<usize>, Notify)>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let (count, idle) = &*self.0;
+        count.set(count.get() - 1);
+        idle.notify_waiters();
+    }
+}
+
+impl Storing {
+    fn enter(&self) -> AtWork {
+        self.0.0.set(self.0.0.get() + 1);
+        AtWork(self.0.clone())
+    }
+
+    /// Waits until nobody does. Whoever writes the base by another way, or counts what has arrived, waits
+    /// here first: a late grain of a session that was dropped must not land after that.
+    pub(super) async fn over(&self) {
         loop {
-            let idle = self.inner.idle.notified();
-            if self.inner.busy.get() == 0 {
+            let (count, idle) = &*self.0;
+            let idle = idle.notified();
+            if count.get() == 0 {
                 return;
             }
             idle.await;

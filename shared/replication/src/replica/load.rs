@@ -86,6 +86,7 @@ impl Replica {
         progress: &LoadProgress,
     ) -> Result<LoadReport> {
         let _base = self.base.lock().await;
+        self.storing.over().await;
         self.still_loading()?;
         let source: Identity = self
             .store

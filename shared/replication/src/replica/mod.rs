@@ -40,6 +40,7 @@ pub use promote::Standing;
 pub use pull::PullProgress;
 pub use stream::StreamView;
 
+use gather::Storing;
 use missing::MissingMap;
 use pull::ActivePull;
 use stream::ActiveStream;
@@ -136,6 +137,8 @@ pub struct Replica {
     /// What a stream that has ended wrote after the newest cut.
     parked_grains: RefCell<GrainSet>,
     stream_view: StreamView,
+    /// Who stores grains of a catch-up.
+    storing: Storing,
     /// Held by who ends a stream or an epoch of it.
     parking: Mutex<()>,
 }

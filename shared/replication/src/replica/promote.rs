@@ -112,6 +112,7 @@ impl Replica {
     }
 
     async fn make_source(self: &Rc<Self>) -> Result<CutId> {
+        self.storing.over().await;
         self.park_stream().await?;
         self.suspend_pull().await?;
         self.apply().await?;

@@ -183,6 +183,8 @@ impl ActivePull {
     pub(super) fn ask_again(&self, lost: &GrainSet) -> MapFile {
         let mut again = self.union();
         again.intersect_with(lost);
+        // They wait for no sync any more, which would strike them from the map.
+        self.unsynced.0.borrow_mut().0.subtract(&again);
         self.remaining.borrow_mut().union_with(&again);
         self.remaining_map.union_with(&again);
         self.remaining_map.clone()

@@ -10,6 +10,7 @@ use journal::{Journal, Recovered, What};
 use tokio::sync::Mutex;
 
 use super::commit::CommitBody;
+use super::gather::Storing;
 use super::missing::MissingMap;
 use super::stream::StreamView;
 use super::{Replica, Settings};
@@ -73,6 +74,7 @@ impl Replica {
             parked_grains: RefCell::default(),
             stream_view: StreamView::default(),
             parking: Mutex::new(()),
+            storing: Storing::default(),
         });
         replica.take_up(found).await?;
         Ok(replica)
@@ -162,6 +164,7 @@ impl Replica {
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
         self.stopping.set(true);
         self.in_step.set(false);
+        self.storing.over().await;
         self.park_stream().await?;
         self.suspend_pull().await?;
         self.apply().await?;
