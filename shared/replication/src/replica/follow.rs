@@ -488,6 +488,13 @@ impl Following<'_> {
             }
             other => return Err(unexpected(&other)),
         }
+        // A stream begins only when nothing is missing (rule 13), and lasts.
+        let whole = self.replica.is_consistent() && self.replica.damaged.is_empty();
+        if self.settings.once || !whole {
+            self.replica.apply().await?;
+            self.leave_stream().await?;
+            return Ok(false);
+        }
         self.replica.in_step.set(true);
         let ended = Inlet::new(self.replica, &self.connection).run(cut, inbox).await;
         self.replica.in_step.set(in_step && ended.is_ok());
@@ -495,13 +502,18 @@ impl Following<'_> {
         self.replica.park_stream().await?;
         let why = ended?;
         tracing::info!(why, "the stream ended");
-        if let Some(position) = self.replica.position() {
-            self.connection.send(&Message::Left { position }).await?;
-        }
+        self.leave_stream().await?;
         // Of the next round: what this side holds, the source made.
         self.theirs.lineage = self.replica.store.with(|s| s.lineage.clone());
         self.theirs.layers.clear();
         Ok(true)
+    }
+
+    async fn leave_stream(&self) -> Result<()> {
+        match self.replica.position() {
+            Some(position) => self.connection.send(&Message::Left { position }).await,
+            None => Ok(()),
+        }
     }
 
     /// In step: waits for the next cycle, and notices when the link ends.

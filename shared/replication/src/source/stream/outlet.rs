@@ -81,7 +81,7 @@ impl Outlet<'_> {
         self.connection.send(&Message::Stream { cut: self.stream.follows() }).await?;
         let outcome = tokio::select! {
             biased;
-            outcome = self.hear(inbox, &epoch_bytes) => outcome.map(|position| (End::Link, position)),
+            outcome = self.hear(inbox, &epoch_bytes) => outcome.map(|position| (End::Replica, position)),
             outcome = self.say() => Err(outcome.err().unwrap_or(Error::Cancelled)),
             outcome = self.watch(&epoch_bytes) => Err(outcome.err().unwrap_or(Error::Cancelled)),
             why = self.stream.over() => Ok((why, None)),

@@ -20,6 +20,8 @@ pub(crate) enum End {
     TooOld,
     /// The link broke, or the session ended.
     Link,
+    /// The replica ended it, or did not begin.
+    Replica,
     /// A write failed on this side's disk.
     WriteFailed,
     /// A cut could not be made durable.
@@ -44,6 +46,7 @@ impl End {
             End::Overflow => "the queue is full: the peer confirms more slowly than is written",
             End::TooOld => "a write was not confirmed in time",
             End::Link => "the link ended",
+            End::Replica => "the replica did not take it (any more)",
             End::WriteFailed => "a write failed on the source's disk",
             End::CutFailed => "a cut could not be recorded",
             End::Mode => "the mode was changed",
