@@ -206,3 +206,31 @@ fn wrong_words_and_the_wrong_site_are_answered() {
     set_mode(&sites, &["cycle=7m"]);
     assert!(sites.ok(sites.primary(["mode", "job"])).contains("cycle=7m"));
 }
+
+/// `docs/operations/modes.md`, command by command.
+#[test]
+fn the_page_on_modes_is_right() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/modes.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let (sites, _proxy, _primary, _secondary) = seeded(86);
+    let mut ran = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+        println!("{line}");
+        let line = line.replace("NAME", "job");
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let command = match line.starts_with("secondary-agent") {
+            true => sites.secondary(&words),
+            false => sites.primary(&words),
+        };
+        assert!(!sites.ok(command).trim().is_empty(), "{line} says nothing");
+        ran += 1;
+        let streams = line.contains(" mode job sync") || line.ends_with(" mode job async");
+        if streams {
+            wait_for_state(&sites, "mirroring");
+        }
+        if line.contains("cycle") {
+            wait_for_state(&sites, "behind");
+        }
+    }
+    assert!(ran >= 9, "only {ran} commands were found");
+}

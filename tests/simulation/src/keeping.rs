@@ -46,7 +46,8 @@ impl Keeping {
         if random.below(3) == 0 {
             return (Keeping::default(), Vec::new());
         }
-        let pick = |random: &mut SplitMix64, from: &[u64]| from[random.below(from.len() as u64) as usize];
+        let pick =
+            |random: &mut SplitMix64, from: &[u64]| from[random.below(from.len() as u64) as usize];
         let stream = StreamSettings {
             queue_bytes: pick(random, &[2 << 10, 30 << 10, 1 << 20, 64 << 20]),
             age_limit: Duration::from_millis(pick(random, &[20, 500, 30_000])),
@@ -55,7 +56,8 @@ impl Keeping {
             pause: Duration::from_millis(pick(random, &[1, 100])),
         };
         let keeping = Keeping { mode: draw_mode(random), stream };
-        let changes = (0..random.below(4) / 2).map(|_| (random.below(64) as usize, draw_mode(random)));
+        let changes =
+            (0..random.below(4) / 2).map(|_| (random.below(64) as usize, draw_mode(random)));
         (keeping, changes.collect())
     }
 }

@@ -228,7 +228,8 @@ impl Oracle {
         for (volume, content) in volumes.iter().enumerate() {
             for index in memory.cells[volume].keys() {
                 let mut bytes = [0; CELL as usize];
-                let found = cells::read(volume as u16, *index, cell_of(content, *index, &mut bytes))?;
+                let found =
+                    cells::read(volume as u16, *index, cell_of(content, *index, &mut bytes))?;
                 let write = memory.writes.get(found as usize);
                 instant = instant.max(write.map_or(0, |write| write.issued));
             }

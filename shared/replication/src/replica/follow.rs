@@ -1,6 +1,8 @@
 //! One session with the source, from the replica's side: attach, samples, catch-ups until in step,
 //! then cycles.
 
+mod streaming;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +13,6 @@ use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
 use super::Replica;
 use super::gather::Gather;
 use super::pull::Announced;
-use super::stream::Inlet;
 use crate::protocol::{
     Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica,
     asked, attach, body, send_set, unexpected,
@@ -476,44 +477,6 @@ impl Following<'_> {
             return Err(Error::Peer("what is pulled is not all recorded".to_owned()));
         }
         Ok((pull, record, suspected))
-    }
-
-    /// After the word that writes stream, or that they do not for now: false in the latter case.
-    async fn streams(&mut self, cut: CutId, in_step: bool, inbox: &mut Inbox) -> Result<bool> {
-        match inbox.next().await?.0 {
-            Message::Stream { cut: from } if from == cut => {}
-            Message::Streamless => {
-                self.replica.apply().await?;
-                return Ok(false);
-            }
-            other => return Err(unexpected(&other)),
-        }
-        // A stream begins only when nothing is missing (rule 13), and lasts.
-        let whole = self.replica.is_consistent() && self.replica.damaged.is_empty();
-        if self.settings.once || !whole {
-            self.replica.apply().await?;
-            self.leave_stream().await?;
-            return Ok(false);
-        }
-        self.replica.in_step.set(true);
-        let ended = Inlet::new(self.replica, &self.connection).run(cut, inbox).await;
-        self.replica.in_step.set(in_step && ended.is_ok());
-        // Whether it ended well or not, how far it came is noted first.
-        self.replica.park_stream().await?;
-        let why = ended?;
-        tracing::info!(why, "the stream ended");
-        self.leave_stream().await?;
-        // Of the next round: what this side holds, the source made.
-        self.theirs.lineage = self.replica.store.with(|s| s.lineage.clone());
-        self.theirs.layers.clear();
-        Ok(true)
-    }
-
-    async fn leave_stream(&self) -> Result<()> {
-        match self.replica.position() {
-            Some(position) => self.connection.send(&Message::Left { position }).await,
-            None => Ok(()),
-        }
     }
 
     /// In step: waits for the next cycle, and notices when the link ends.

@@ -3,6 +3,8 @@
 //! The replica leads; this side answers. A session ends with an error that says why, and leaves
 //! nothing behind but what was acknowledged.
 
+mod streaming;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -16,7 +18,7 @@ use super::Source;
 use super::agree::{Agreed, Claims};
 use super::deliver::Delivery;
 use super::links::{Place, Slot};
-use super::stream::{End, Outlet, Stream, StreamSettings, StreamShown};
+use super::stream::{StreamSettings, StreamShown};
 use crate::protocol::{
     Attached, Connection, Inbox, Message, SetInbox, SetName, Want, asked, attach, send_set,
     take_streamed, unexpected,
@@ -24,6 +26,7 @@ use crate::protocol::{
 use crate::session::{CopySession, Ended, OnWrite, Options, Overflow, SideFile};
 use crate::state::Mode;
 use crate::{Error, Result};
+use streaming::Begun;
 
 /// Samples of one check at most.
 const MAX_SAMPLES: u32 = 4096;
@@ -154,18 +157,6 @@ struct Installed {
     session: Rc<CopySession>,
 }
 
-/// A stream that ends with whoever holds this.
-struct Begun {
-    source: Rc<Source>,
-    stream: Rc<Stream>,
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        self.source.end_stream(&self.stream, End::Link);
-    }
-}
-
 impl Drop for Installed {
     fn drop(&mut self) {
         self.session.end(Ended::Cancelled);
@@ -293,18 +284,6 @@ impl ServedSession<'_> {
         }
     }
 
-    /// Waits until the replica is to be kept otherwise than it was told.
-    async fn mode_is_new(&self) {
-        loop {
-            let changed = self.source.mode_changed.notified();
-            let mode = self.source.mode_of(&self.identity);
-            if self.told_mode.is_some_and(|told| told != mode) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     /// One catch-up. True when the role has gone to the replica with it.
     async fn begin(&mut self, want: Want, claims: Claims, inbox: &mut Inbox) -> Result<bool> {
         if let Err(e) = self.may_begin(want) {
@@ -335,13 +314,6 @@ impl ServedSession<'_> {
         }
         outcome?;
         self.settle(inbox, cut, begun).await
-    }
-
-    /// Whether writes are to stream once this catch-up is done.
-    fn wants_stream(&self) -> bool {
-        self.source.mode_of(&self.identity).streams()
-            && self.progress.stream.may_begin()
-            && self.source.switchover_to(&self.identity).is_none()
     }
 
     /// Of the cuts that were published to this replica only those count that it names: the one that it
@@ -413,15 +385,6 @@ impl ServedSession<'_> {
             })
             .await?;
         Ok(CatchUp { cut, unix_ms: pause.cut.unix_ms, agreed, installed, want, begun })
-    }
-
-    /// At the cut, with the gate closed: everything after it goes into this stream.
-    fn begin_stream(&self, cut: CutId) -> Begun {
-        let sync = self.source.mode_of(&self.identity).is_sync();
-        let settings = self.settings.stream.clone();
-        let stream = Stream::new(self.identity.clone(), cut, sync, settings);
-        self.source.streams.hold(stream.clone());
-        Begun { source: self.source.clone(), stream }
     }
 
     async fn deliver(&self, catch_up: CatchUp, inbox: &mut Inbox) -> Result<()> {
@@ -513,24 +476,6 @@ impl ServedSession<'_> {
             }
         }
         Ok(false)
-    }
-
-    /// Streams until it ends; the facts of the next round are those of where the replica then stands.
-    async fn stream(&mut self, inbox: &mut Inbox, begun: Begun) -> Result<()> {
-        let outlet = Outlet {
-            source: self.source,
-            connection: &self.connection,
-            identity: &self.identity,
-            settings: &self.settings.stream,
-            shown: &self.progress.stream,
-            stream: begun.stream.clone(),
-        };
-        let position = outlet.run(inbox).await?;
-        let lineage = self.source.store().with(|s| s.lineage.up_to(position.cut));
-        self.theirs.lineage = lineage.ok_or(Error::UnknownCut(position.cut))?;
-        self.theirs.sequence = position.sequence;
-        self.verdict = decide(&self.source.facts(&self.identity), &self.theirs);
-        Ok(())
     }
 }
 

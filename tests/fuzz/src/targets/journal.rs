@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use disk::simulated::SimMachine;
-use grain::{Content, CutId, GrainData, Run, SessionId, VolumeId};
+use grain::{Content, CutId, GrainData, Run, SessionId, Span, SpanData, VolumeId};
 use journal::{Config, Journal};
 
 use crate::edits::{self, Edit};
@@ -59,7 +59,19 @@ async fn append(journal: &Rc<Journal>, session: SessionId, sequence: u64, first:
     journal.append(session, sequence, &data, digest).await.expect("an append");
 }
 
-/// A journal with two commits in several segments, a session left open, and one aborted.
+/// A write of a stream, with the bytes that every record has there.
+async fn stream(journal: &Rc<Journal>, sequence: u64, start: u64, bytes: u64) {
+    let span = Span { volume: VolumeId(0), start, bytes };
+    let grains = stage::geometry().touched_by(span);
+    let around = grain_bytes(grains.first, grains.count);
+    let from = (start - grains.first * 4096) as usize;
+    let data = around.slice(from..from + bytes as usize);
+    let digest = *blake3::hash(&data).as_bytes();
+    let data = SpanData { span, content: Content::Data(data) };
+    journal.append_stream(sequence, &data, digest).await.expect("a write");
+}
+
+/// A journal with two commits in several segments, a session left open, one aborted, and a stream.
 fn good() -> Files {
     let make = async {
         let machine = SimMachine::new(3);
@@ -81,6 +93,13 @@ fn good() -> Files {
                 _ => {}
             }
         }
+        // A stream, of which one epoch has ended; a write in the middle of two grains.
+        journal.begin_stream(CutId::from_bytes([5; 16])).await.expect("a stream");
+        stream(&journal, 1, 4096 * 9 - 100, 300).await;
+        let next = CutId::from_bytes([6; 16]);
+        journal.commit(&[], next, Bytes::from_static(b"body")).await.expect("a commit");
+        stream(&journal, 1, 4096 * 30, 17).await;
+        stream(&journal, 2, 4096 * 12 + 5, 4096).await;
         journal.sync().await.expect("a sync");
         let files = machine.files(DIR).into_iter();
         let read = |path: PathBuf| (path.clone(), machine.content(&path).expect("a file").to_vec());
@@ -150,11 +169,14 @@ async fn open(files: Files, honest: bool) {
         first.sessions.iter().all(|s| s.received.fits(&geometry)),
         "grains outside the volumes"
     );
-    let run = Run { volume: VolumeId(0), first: 0, count: 64 };
-    for piece in journal.lookup(run) {
+    let whole = Run { volume: VolumeId(0), first: 0, count: 64 };
+    for piece in journal.lookup(geometry.span_of(whole)) {
+        let grains = piece.grains();
         let Ok(data) = piece.read().await else { continue };
         if let (true, Content::Data(bytes)) = (honest, data.content) {
-            assert_eq!(bytes, grain_bytes(data.run.first, data.run.count), "not what was put in");
+            let around = grain_bytes(grains.first, grains.count);
+            let from = (data.span.start - grains.first * 4096) as usize;
+            assert_eq!(bytes, around[from..from + bytes.len()], "not what was put in");
         }
     }
     drop(journal);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use grain::{Cut, CutId, CutReason, LayerId, Lineage, RelationshipId};
 use replication::state::{
-    ClosedLayer, LayerRef, LayerTable, Peer, ReplicaState, Role, RunRecord, STATE_VERSION, State,
-    decode, encode,
+    ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role, RunRecord,
+    STATE_VERSION, State, decode, encode,
 };
 
 use crate::{Allocation, Target, stage};
@@ -58,6 +58,7 @@ fn sample(role: Role) -> State {
             free: vec![at(3)],
         },
         peers: vec![Peer {
+            mode: Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms: 9 } },
             identity: stage::keys().identity().to_string(),
             acked: Some(cut),
             published: vec![cut],

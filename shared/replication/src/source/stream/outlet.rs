@@ -94,13 +94,12 @@ impl Outlet<'_> {
         let why = self.stream.why_ended().unwrap_or(why);
         self.shown.ended(why, begun.elapsed(), self.settings);
         tracing::info!(why = why.words(), "a stream ended");
-        match outcome? {
-            (_, Some(position)) => Ok(position),
-            (why, None) => {
-                let end = Message::StreamEnd { text: why.words().to_owned() };
-                self.connection.send(&end).await?;
-                self.last_words(inbox).await
-            }
+        let (why, position) = outcome?;
+        let end = Message::StreamEnd { text: why.words().to_owned() };
+        self.connection.send(&end).await?;
+        match position {
+            Some(position) => Ok(position),
+            None => self.last_words(inbox).await,
         }
     }
 
