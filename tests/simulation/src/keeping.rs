@@ -49,10 +49,10 @@ impl Keeping {
         let pick =
             |random: &mut SplitMix64, from: &[u64]| from[random.below(from.len() as u64) as usize];
         let stream = StreamSettings {
-            queue_bytes: pick(random, &[2 << 10, 30 << 10, 1 << 20, 64 << 20]),
-            age_limit: Duration::from_millis(pick(random, &[20, 500, 30_000])),
+            queue_bytes: pick(random, &[6 << 10, 1 << 20, 1 << 20, 64 << 20]),
+            age_limit: Duration::from_millis(pick(random, &[100, 5_000, 30_000])),
             epoch: Duration::from_millis(pick(random, &[20, 200, 2_000])),
-            from_bytes: pick(random, &[16 << 10, 256 << 20]),
+            from_bytes: pick(random, &[64 << 10, 256 << 20, 256 << 20]),
             pause: Duration::from_millis(pick(random, &[1, 100])),
         };
         let keeping = Keeping { mode: draw_mode(random), stream };
@@ -87,6 +87,14 @@ pub fn prolong(seed: u64, steps: &mut Vec<Step>) {
             steps.insert(at, step);
         }
         at += 1;
+    }
+    if random.below(8) == 0 {
+        // A dump beside a stream, given up while it runs.
+        for (act, most_us) in [(Act::Dump, 50_000), (Act::CancelDump, 4_000)] {
+            let after = Duration::from_micros(random.below(most_us));
+            steps.push(Step { number, after, seed: random.next_u64(), act });
+            number += 1;
+        }
     }
 }
 

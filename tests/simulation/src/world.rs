@@ -234,6 +234,7 @@ impl World {
             match reason {
                 CutReason::Start => event!(self, "cut: start", "{cut}"),
                 CutReason::Dump => event!(self, "cut: dump", "{cut}"),
+                CutReason::Stream => event!(self, "cut: stream", "{cut}"),
                 _ => event!(self, "cut: cycle", "{cut}"),
             }
         }

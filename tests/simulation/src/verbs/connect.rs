@@ -87,7 +87,8 @@ pub fn connect(
     let (at_source, at_replica) =
         (world.node(Site::Source).process()?, world.node(Site::Replica).process()?);
     // Applications go on while the sites are connected.
-    world.requests.set(world.requests.get() + world.shape.requests / 4);
+    let share = if world.shape.keeping.streams_at_all() { 1 } else { 4 };
+    world.requests.set(world.requests.get() + world.shape.requests / share);
     event!(world, "verb: connect", "{link:?} {how:?}");
     let (one, two) = (at_source.clone(), at_replica.clone());
     let mut weather = link.weather(seed, &world.trace, move || !one.is_dead() && !two.is_dead());
@@ -111,6 +112,9 @@ pub fn connect(
         at_source.spawn(async move {
             let (connection, inbox) = protocol::open(near);
             let ended = serve_link(&source, connection, inbox, &serve, &shown).await;
+            if let Some(why) = *shown.stream.ended.borrow() {
+                world.trace.count_named(format!("stream: {why}"));
+            }
             ended_at_source(&world, ended);
         })?
     };
