@@ -8,7 +8,7 @@ use bytes::Bytes;
 use disk::simulated::SplitMix64;
 use grain::VolumeId;
 use replication::Error;
-use replication::source::{Change, Source, Written};
+use replication::source::{Change, Source, Tried, Written};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -172,9 +172,9 @@ impl Request {
         self.run("request: write", async move {
             let now = match inline {
                 true => source.write_now(volume, offset, &data)?,
-                false => Written::NotNow,
+                false => Written::NotNow(Tried::default()),
             };
-            match now {
+            let tried = match now {
                 Written::Done => {
                     world.trace.count("request: answered inline");
                     world.oracle.acknowledge(number, false);
@@ -186,10 +186,10 @@ impl Request {
                     note(&world, number, false, &outcome);
                     return outcome;
                 }
-                Written::NotNow => {}
-            }
+                Written::NotNow(tried) => tried,
+            };
             let change = Change::Data(Bytes::from(data));
-            let writing = source.write(volume, offset, change, durable);
+            let writing = source.write_on(tried, volume, offset, change, durable);
             let outcome = match leaves {
                 None => writing.await,
                 Some(after) => match tokio::time::timeout(after, writing).await {

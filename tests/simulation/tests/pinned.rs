@@ -126,6 +126,14 @@ fn media_are_loaded_in_the_middle_of_a_direct_catch_up() {
     clean(&Plan::new(430).without(&without));
 }
 
+/// A stream that had overflowed, and dropped a write, went on once enough of the others was confirmed. The plan is
+/// one that this generator draws.
+#[test]
+fn a_stream_that_dropped_a_write_is_at_its_end() {
+    let without = [2, 5, 7, 8, 10, 11, 12, 13, 14].into_iter().collect();
+    clean(&Plan::of(4403, Scale::Small).without(&without));
+}
+
 /// The layer of a cut of the stream stood in a file that was free in the state that a crash left: it was used
 /// for another map. The plan is one that this generator draws.
 #[test]

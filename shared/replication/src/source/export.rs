@@ -8,7 +8,7 @@ use nbd::{
     STATE_HOLE, STATE_ZERO,
 };
 
-use super::{Change, Source, Tickets, Written};
+use super::{Change, Source, Tickets, Tried, Written};
 use crate::Error;
 
 /// The metadata context that shows what the peers do not have yet.
@@ -39,10 +39,10 @@ impl VolumeExport {
         source.volumes().iter().map(make).collect()
     }
 
-    fn spawn_write(&self, offset: u64, change: Change, fua: bool, reply: Reply) {
+    fn spawn_write(&self, tried: Tried, offset: u64, change: Change, fua: bool, reply: Reply) {
         let (source, volume) = (self.source.clone(), self.volume);
         tokio::task::spawn_local(async move {
-            match source.carry_out(volume, offset, change, fua).await {
+            match source.carry_out(tried, volume, offset, change, fua).await {
                 Ok(()) => reply.done(),
                 Err(e) => refuse(reply, &e),
             }
@@ -155,15 +155,17 @@ impl Export for VolumeExport {
         match command {
             Command::Read { offset, len } => self.read(offset, len, reply),
             Command::Write { offset, data, fua } => {
+                let mut tried = Tried::default();
                 if !fua {
                     match self.source.write_now(self.volume, offset, &data) {
                         Ok(Written::Done) => return reply.done(),
                         Ok(Written::Waits(tickets)) => return self.spawn_confirm(tickets, reply),
-                        Ok(Written::NotNow) => {}
+                        Ok(Written::NotNow(left)) => tried = left,
                         Err(e) => return refuse(reply, &e),
                     }
                 }
-                self.spawn_write(offset, Change::Data(data.into_bytes()), fua, reply);
+                let change = Change::Data(data.into_bytes());
+                self.spawn_write(tried, offset, change, fua, reply);
             }
             Command::Flush => {
                 let source = self.source.clone();
@@ -176,6 +178,7 @@ impl Export for VolumeExport {
             }
             Command::Trim { offset, len, fua } => {
                 self.spawn_write(
+                    Tried::default(),
                     offset,
                     Change::Zero { len, punch: true, fast: false },
                     fua,
@@ -184,7 +187,7 @@ impl Export for VolumeExport {
             }
             Command::WriteZeroes { offset, len, fua, no_hole, fast_zero } => {
                 let change = Change::Zero { len, punch: !no_hole, fast: fast_zero };
-                self.spawn_write(offset, change, fua, reply);
+                self.spawn_write(Tried::default(), offset, change, fua, reply);
             }
             Command::Cache { offset, len } => {
                 let (source, volume) = (self.source.clone(), self.volume);

@@ -42,7 +42,7 @@ pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};
 pub use stream::{StreamSettings, StreamShown, Tickets};
-pub use write::{Change, Written};
+pub use write::{Change, Tried, Written};
 
 pub(crate) use agree::plain;
 pub(crate) use deliver::grain_digests;

@@ -10,7 +10,7 @@ use grain::{Content, Run, VolumeId};
 use super::Source;
 use super::stream::Tickets;
 use crate::group_commit::GroupCommit;
-use crate::track::Marked;
+use crate::track::{Marked, Ticket};
 use crate::volumes::Volumes;
 use crate::{Error, Result};
 
@@ -40,9 +40,18 @@ pub enum Written {
     Done,
     /// It is done here, and the reply has to wait for peers: [`Source::confirm`].
     Waits(Tickets),
-    /// Nothing was promised: [`Source::write`] has to be used.
-    NotNow,
+    /// Nothing was promised: [`Source::write_on`] has to be used, at once.
+    NotNow(Tried),
 }
+
+/// What a try without waiting left. The disk may hold a part of the write: it has to be done in the epoch
+/// in which that part was written, so whoever holds this is inside the gate.
+#[derive(Default)]
+#[must_use]
+pub struct Tried(Option<Ticket>);
+
+/// Not even tried.
+const NOT_NOW: Result<Written> = Ok(Written::NotNow(Tried(None)));
 
 impl Source {
     fn run_of(&self, volume: VolumeId, offset: u64, len: u64) -> Run {
@@ -54,26 +63,26 @@ impl Source {
     pub fn write_now(&self, volume: VolumeId, offset: u64, data: &[u8]) -> Result<Written> {
         let settled = self.marked_alone.get() && !self.streams.anybody_lost();
         if !settled || self.stopping.get() || self.switchover.borrow().is_some() {
-            return Ok(Written::NotNow);
+            return NOT_NOW;
         }
-        let Some(_ticket) = self.gate.try_enter() else { return Ok(Written::NotNow) };
+        let Some(ticket) = self.gate.try_enter() else { return NOT_NOW };
         let range = offset..offset + data.len() as u64;
-        let Some(locks) = self.locks.get(volume.index()) else { return Ok(Written::NotNow) };
+        let Some(locks) = self.locks.get(volume.index()) else { return NOT_NOW };
         if !locks.is_free(&range) {
-            return Ok(Written::NotNow);
+            return NOT_NOW;
         }
         let run = self.run_of(volume, offset, data.len() as u64);
         // An error here is met again, and dealt with, on the waiting path.
         if !matches!(self.tracker.mark(run), Ok(Marked::Ready)) {
-            return Ok(Written::NotNow);
+            return NOT_NOW;
         }
         if self.sessions.borrow().iter().any(|s| s.conflicts(run)) {
-            return Ok(Written::NotNow);
+            return NOT_NOW;
         }
         let open = self.volumes.get(volume)?;
         match open.file.write_now(data, offset) {
             Ok(true) => {}
-            Ok(false) => return Ok(Written::NotNow),
+            Ok(false) => return Ok(Written::NotNow(Tried(Some(ticket)))),
             Err(e) => {
                 self.write_failed();
                 return Err(Error::io("write", &open.path)(e));
@@ -101,20 +110,36 @@ impl Source {
         change: Change,
         fua: bool,
     ) -> Result<()> {
-        let writing = tokio::task::spawn_local(self.carry_out(volume, offset, change, fua));
+        self.write_on(Tried::default(), volume, offset, change, fua).await
+    }
+
+    /// The same after a try without waiting.
+    pub async fn write_on(
+        self: Rc<Self>,
+        tried: Tried,
+        volume: VolumeId,
+        offset: u64,
+        change: Change,
+        fua: bool,
+    ) -> Result<()> {
+        let work = self.carry_out(tried, volume, offset, change, fua);
+        let writing = tokio::task::spawn_local(work);
         writing.await.unwrap_or_else(|_| Err(Error::State("the source is stopping".to_owned())))
     }
 
     /// [`Source::write`] for who runs it in a task of its own.
     pub(super) async fn carry_out(
         self: Rc<Self>,
+        tried: Tried,
         volume: VolumeId,
         offset: u64,
         change: Change,
         fua: bool,
     ) -> Result<()> {
         match change {
-            Change::Data(bytes) => self.write_piece(volume, offset, Piece::Data(bytes, fua)).await,
+            Change::Data(bytes) => {
+                self.write_piece(tried, volume, offset, Piece::Data(bytes, fua)).await
+            }
             Change::Zero { len, punch, fast } => {
                 let end = offset + len;
                 let mut at = offset;
@@ -122,7 +147,7 @@ impl Source {
                     // Pieces end at multiples, so that whole grains stay whole.
                     let next = (at / ZERO_PIECE + 1) * ZERO_PIECE;
                     let piece = Piece::Zero { len: next.min(end) - at, punch, fast };
-                    self.write_piece(volume, at, piece).await?;
+                    self.write_piece(Tried::default(), volume, at, piece).await?;
                     at = next.min(end);
                 }
                 if fua { self.flush().await } else { Ok(()) }
@@ -132,18 +157,30 @@ impl Source {
 
     async fn write_piece(
         self: &Rc<Self>,
+        tried: Tried,
         volume: VolumeId,
         offset: u64,
         piece: Piece,
     ) -> Result<()> {
         let weight = piece.weight().min(self.settings.credit_bytes);
-        let _credits = self
-            .credits
-            .acquire_many((weight >> 10).max(1) as u32)
-            .await
-            .map_err(|_| Error::State("the source is stopping".to_owned()))?;
+        // Who is inside the gate waits for nobody who may be outside of it.
+        let _credits = match tried.0.is_some() {
+            true => None,
+            false => Some(
+                self.credits
+                    .acquire_many((weight >> 10).max(1) as u32)
+                    .await
+                    .map_err(|_| Error::State("the source is stopping".to_owned()))?,
+            ),
+        };
         let durable = matches!(piece, Piece::Data(_, true));
-        let tickets = self.write_inside(volume, offset, piece).await?;
+        let begun = tried.0.is_some();
+        let written = self.write_inside(tried, volume, offset, piece).await;
+        if begun && written.is_err() {
+            // A part of it may be on the disk, and no stream has it.
+            self.write_failed();
+        }
+        let tickets = written?;
         // Outside the gate: a cut never waits for the network.
         self.replicated(tickets, durable).await?;
         self.mark_alone().await
@@ -152,18 +189,15 @@ impl Source {
     /// From the gate to the disk and into the streams.
     async fn write_inside(
         self: &Rc<Self>,
+        tried: Tried,
         volume: VolumeId,
         offset: u64,
         piece: Piece,
     ) -> Result<Tickets> {
         let len = piece.len();
-        let _ticket = loop {
-            self.role_is_settled().await;
-            let ticket = self.gate.enter().await;
-            // Asked for while the gate was closed for a cut.
-            if self.switchover.borrow().is_none() {
-                break ticket;
-            }
+        let _ticket = match tried.0 {
+            Some(ticket) => ticket,
+            None => self.enter().await,
         };
         self.takes_writes()?;
         let locks = self
@@ -186,6 +220,17 @@ impl Source {
             Piece::Zero { .. } => Content::Zero,
         };
         Ok(self.stream_out(volume, offset, len, content))
+    }
+
+    async fn enter(&self) -> Ticket {
+        loop {
+            self.role_is_settled().await;
+            let ticket = self.gate.enter().await;
+            // Asked for while the gate was closed for a cut.
+            if self.switchover.borrow().is_none() {
+                return ticket;
+            }
+        }
     }
 
     async fn write_base(

@@ -95,6 +95,7 @@ pub(crate) struct Stream {
     /// Not confirmed: number, bytes, since when.
     unconfirmed: RefCell<VecDeque<(u64, u64, Instant)>>,
     unconfirmed_bytes: Cell<u64>,
+    overflowed: Cell<bool>,
     last: Cell<u64>,
     received: Cell<u64>,
     durable: Cell<u64>,
@@ -124,6 +125,7 @@ impl Stream {
             queue: RefCell::default(),
             unconfirmed: RefCell::default(),
             unconfirmed_bytes: Cell::new(0),
+            overflowed: Cell::new(false),
             last: Cell::new(0),
             received: Cell::new(0),
             durable: Cell::new(0),
@@ -217,6 +219,9 @@ impl Stream {
         let (number, bytes) = (self.last.get() + 1, item.bytes());
         self.last.set(number);
         self.unconfirmed_bytes.set(self.unconfirmed_bytes.get() + bytes);
+        if self.unconfirmed_bytes.get() > self.settings.queue_bytes {
+            self.overflowed.set(true);
+        }
         if self.overflowed() {
             // Nothing after a gap counts; what is queued is let go.
             self.queue.borrow_mut().clear();
@@ -228,9 +233,9 @@ impl Stream {
         self.changed.notify_one();
     }
 
-    /// More waits than may.
+    /// More waited than may, and something was dropped: whatever is confirmed later, it is at its end.
     pub(crate) fn overflowed(&self) -> bool {
-        self.unconfirmed_bytes.get() > self.settings.queue_bytes
+        self.overflowed.get()
     }
 
     /// A write has waited too long.

@@ -163,11 +163,13 @@ pub(super) async fn write(
 ) -> Result<()> {
     let volume = VolumeId(volume);
     match source.write_now(volume, offset, &data)? {
-        Written::Done => return Ok(()),
-        Written::Waits(tickets) => return source.confirm(tickets).await,
-        Written::NotNow => {}
+        Written::Done => Ok(()),
+        Written::Waits(tickets) => source.confirm(tickets).await,
+        Written::NotNow(tried) => {
+            let change = Change::Data(Bytes::from(data));
+            source.clone().write_on(tried, volume, offset, change, false).await
+        }
     }
-    source.clone().write(volume, offset, Change::Data(Bytes::from(data)), false).await
 }
 
 /// One whole grain of `byte`.
