@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use disk::OpenMode;
 use disk::simulated::Crash;
-use replication::state::StateStore;
+use replication::source::StreamSettings;
+use replication::state::{Mode, OnLinkLoss, StateStore};
 
 use super::SITES;
+use crate::keeping::Keeping;
 use crate::node::{dir, volume_path};
 use crate::plan::Site;
 use crate::script::verbs::{
-    attach, cancel, connect_as, crash, cut, dump, dump_begins, dump_ends, flush, load, read,
-    resume, ship, stop, up, write, zero,
+    attach, cancel, connect_as, crash, cut, dump, dump_begins, dump_ends, flush, hang_up, keep,
+    load, read, resume, ship, stop, streams, up, write, zero,
 };
 use crate::script::{Stage, calm_shape, prepare};
 use crate::shape::{GRAIN, Shape};
@@ -40,6 +42,8 @@ pub enum At {
     Half,
     /// A dump was interrupted.
     Interrupted,
+    /// Seeded and in step, to be kept in sync mode, with short epochs.
+    Streams,
     /// Written, dumped and shipped; the volumes of the replica hold what an earlier life left.
     Used,
 }
@@ -167,6 +171,36 @@ pub const SCENARIOS: &[Scenario] = &[
             cancel(world).await;
         })
     }),
+    scenario("writes stream in sync mode", At::Streams, |world| {
+        Box::pin(async move {
+            streams(world).await;
+            write(world, 0, GRAIN, GRAIN + 64, false).await;
+            flush(world).await;
+            zero(world, 1, 64, GRAIN, 2).await;
+            // An epoch ends by itself, and another one by a cut.
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            write(world, 0, 64, 64, true).await;
+            cut(world).await;
+            write(world, 1, 0, 64, false).await;
+            hang_up(world).await;
+            write(world, 0, 2 * GRAIN, 64, false).await;
+            attach(world).await;
+        })
+    }),
+    scenario("a stream, then async, and a stop", At::Streams, |world| {
+        Box::pin(async move {
+            streams(world).await;
+            write(world, 0, 0, 64, false).await;
+            keep(world, Mode::Async).await;
+            write(world, 0, GRAIN, GRAIN, false).await;
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            write(world, 0, 3 * GRAIN, 64, false).await;
+            for site in SITES {
+                stop(world, site).await;
+            }
+            up(world).await;
+        })
+    }),
     // The agent takes up an unfinished dump when it starts.
     Scenario {
         name: "resume a dump",
@@ -231,6 +265,20 @@ impl Stages {
             zero(world, 1, 0, 260 * GRAIN, 2).await;
         })
         .await;
+        let stream = StreamSettings {
+            epoch: Duration::from_millis(20),
+            age_limit: Duration::from_millis(400),
+            pause: Duration::from_millis(1),
+            ..StreamSettings::default()
+        };
+        let keeping = Keeping { stream, ..Keeping::default() };
+        let kept = Shape { keeping, ..shape.clone() };
+        let streaming = prepare(&kept, Some(&shipped), async |world| {
+            load(world, usize::MAX).await;
+            attach(world).await;
+            keep(world, Mode::Sync { on_link_loss: OnLinkLoss::Continue }).await;
+        })
+        .await;
         let half = prepare(&shape, Some(&shipped), async |world| load(world, 1).await).await;
         let used = prepare(&shape, Some(&shipped), async |world| {
             // What stands there is of no write of this relationship.
@@ -262,6 +310,7 @@ impl Stages {
                 (At::Behind, behind),
                 (At::BehindDirect, direct),
                 (At::Half, half),
+                (At::Streams, streaming),
                 (At::Interrupted, interrupted),
                 (At::Used, used),
             ],

@@ -7,12 +7,13 @@ use std::time::Duration;
 use disk::simulated::Crash;
 use grain::VolumeId;
 use replication::Result;
+use replication::state::Mode;
 use tokio::task::JoinHandle;
 
 use crate::life;
 use crate::plan::Site;
 use crate::steps::Shipment;
-use crate::verbs::connect::{How, connect};
+use crate::verbs::connect::{How, connect, set_mode};
 use crate::verbs::{courier, dump, load};
 use crate::weather::LinkPlan;
 use crate::workload::Request;
@@ -157,6 +158,28 @@ pub async fn connect_as(world: &Rc<World>, how: How) -> Option<Result<()>> {
 /// A session until both sites are in step.
 pub async fn attach(world: &Rc<World>) {
     connect_as(world, How { once: true, ..How::default() }).await;
+}
+
+/// The operator sets how the replica is kept.
+pub async fn keep(world: &Rc<World>, mode: Mode) {
+    set_mode(world, mode);
+    tokio::time::sleep(LOOK * 20).await;
+}
+
+/// A session that lasts, until writes stream over it; not for ever, for something may be broken.
+pub async fn streams(world: &Rc<World>) {
+    drop(connect(world, LinkPlan::calm(), How::default(), 1));
+    let streaming = || {
+        let replica = world.replica_role.borrow();
+        replica.as_ref().is_some_and(|replica| replica.stream_view().streaming.get())
+    };
+    wait_for(LOOK * 300, streaming).await;
+}
+
+/// The link breaks, and both sides notice.
+pub async fn hang_up(world: &Rc<World>) {
+    world.cable.borrow_mut().take().iter().for_each(wire::link::Cable::cut);
+    tokio::time::sleep(LOOK * 20).await;
 }
 
 /// A site stops cleanly. It starts again by itself unless it is held.
