@@ -207,6 +207,7 @@ fn in_cycles_the_newest_moments_are_lost_and_nothing_else_and_it_comes_home() {
     let held = Load::held(&away.database, 1);
     log.assert_as_of(&held, number(&said, "unix_ms"));
     let lost = log.lost(&held).len();
+    println!("{} seen committed, {lost} of them lost; {said}", log.transactions());
     assert!(lost >= 96 && held.transactions() >= 100, "{lost} lost, there are {held:?}");
     let second = Load::play(&away.database, 2, 100);
     assert_eq!(second.lost(&Load::held(&away.database, 2)), []);
