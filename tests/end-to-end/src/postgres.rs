@@ -27,7 +27,7 @@ const USER: &str = "postgres";
 /// The one that every cluster has.
 const DATABASE: &str = "postgres";
 /// Longer than any start, stop or recovery of a small cluster.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 
 /// No address, and small, so that a short test goes through several checkpoints and fills its log more than
 /// once. What protects the data is left as it comes. Given at each start: a file that nobody synced would be

@@ -12,7 +12,7 @@ use end_to_end::{
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 /// There and back take 20 ms.
 const ONE_WAY: Duration = Duration::from_millis(10);

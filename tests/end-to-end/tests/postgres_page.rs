@@ -9,7 +9,7 @@ use end_to_end::{Postgres, Process, Sites, Tool, binary, wait_for};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 const NAMES: [&str; 2] = ["primary", "secondary"];
 
@@ -23,11 +23,12 @@ struct Standing {
 
 /// Where the commands are run.
 struct Reader {
-    sites: Sites,
     /// Where the page is.
     site: usize,
+    // In this order they are ended, after what stands; then the folder goes.
     agents: [Option<Process>; 2],
     exports: Vec<Process>,
+    sites: Sites,
     standing: Vec<Standing>,
     /// What `losetup` took.
     devices: [String; 2],
@@ -41,10 +42,10 @@ impl Reader {
         sites.ship();
         drop(primary);
         let reader = Reader {
-            sites,
             site: 0,
             agents: [None, None],
             exports: Vec::new(),
+            sites,
             standing: Vec::new(),
             devices: Default::default(),
             ran: 0,
