@@ -167,7 +167,13 @@ impl Reader {
             }
             "mount" => self.stands("umount ", format!("umount --lazy {last}")),
             _ if line.contains("pg_ctl start") => {
-                let stop = filled.replace(" start ", " stop --mode=immediate ");
+                // By its id: when the export is gone, `pg_ctl` cannot read which one it is.
+                let data = self.root(self.site).join("srv/pg/main");
+                let file = std::fs::read_to_string(data.join("postmaster.pid"));
+                let file = file.expect("a server that runs has its id there");
+                let id = file.lines().next().unwrap_or_default();
+                let wait = format!("timeout 15 tail --pid={id} --follow /dev/null");
+                let stop = format!("kill -s QUIT {id} && {wait} || kill -s KILL {id}");
                 self.stands("runuser -u postgres -- pg_ctl stop ", stop);
             }
             _ => {}
