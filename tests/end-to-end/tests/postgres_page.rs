@@ -32,6 +32,8 @@ struct Reader {
     standing: Vec<Standing>,
     /// What `losetup` took.
     devices: [String; 2],
+    /// The process of the server that was started last.
+    server: PathBuf,
     ran: usize,
 }
 
@@ -48,6 +50,7 @@ impl Reader {
             sites,
             standing: Vec::new(),
             devices: Default::default(),
+            server: PathBuf::new(),
             ran: 0,
         };
         // The user `postgres` gets through; the server's socket stands in a folder of its own.
@@ -133,7 +136,6 @@ impl Reader {
         if words[0].ends_with("-agent") {
             assert!(words[0].starts_with(NAMES[self.site]), "at the other site: {line}");
         }
-        self.standing.retain(|s| s.site != self.site || !filled.starts_with(s.ended_by));
         if line.contains("-agent serve ") {
             let command = self.command(&format!("exec {filled}"));
             let process = Process::start(command, self.sites.folder(), NAMES[self.site]);
@@ -151,6 +153,7 @@ impl Reader {
             return wait_for("the export as a file", SOON, || file.is_file().then_some(()));
         }
         let said = self.ok(&filled);
+        self.standing.retain(|s| s.site != self.site || !filled.starts_with(s.ended_by));
         assert!(!words[0].ends_with("-agent") || !said.trim().is_empty(), "{line} says nothing");
         match words[0] {
             "losetup" if line.contains("--find") => {
@@ -173,6 +176,7 @@ impl Reader {
                 let file = file.expect("a server that runs has its id there");
                 let id = file.lines().next().unwrap_or_default();
                 let wait = format!("timeout 15 tail --pid={id} --follow /dev/null");
+                self.server = PathBuf::from(format!("/proc/{id}"));
                 let stop = format!("kill -s QUIT {id} && {wait} || kill -s KILL {id}");
                 self.stands("runuser -u postgres -- pg_ctl stop ", stop);
             }
@@ -192,6 +196,9 @@ impl Reader {
             self.wait_until("both have met", 0, |s| s["peers"][0]["rule"] == "split-brain");
         } else if line.contains("pg_ctl stop") {
             self.wait_until("it is current", 0, |status| status["state"] == "current");
+        } else if line.starts_with("umount ") {
+            let gone = || (!self.server.exists()).then_some(());
+            wait_for("the server to let go of the volume", SOON, gone);
         } else if line.starts_with("nbdfuse ") {
             let (site, export) = (self.site, self.export(self.site));
             self.agents[site].as_mut().expect("it runs").wait_for_socket(&export, SOON);
