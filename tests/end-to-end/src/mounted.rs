@@ -130,6 +130,44 @@ impl Drop for Mounted {
     }
 }
 
+/// A file system inside an NBD export: all three of the above.
+pub struct MountedExport {
+    // In this order they are undone.
+    mounted: Mounted,
+    device: LoopDevice,
+    fuse: FuseExport,
+}
+
+impl MountedExport {
+    /// Mounts what the export behind `uri` holds at `folder/root`, after `make` has had the device to
+    /// itself. `options` as for [`Mounted::new`].
+    ///
+    /// # Panics
+    /// When one of the steps fails.
+    pub fn new(uri: &str, folder: &Path, options: &str, make: impl FnOnce(&Path)) -> MountedExport {
+        let fuse = FuseExport::new(uri, &folder.join("fuse"));
+        let device = LoopDevice::new(fuse.file());
+        make(device.device());
+        let mounted = Mounted::new(device.device(), &folder.join("root"), options);
+        MountedExport { mounted, device, fuse }
+    }
+
+    /// The root of the file system.
+    pub fn root(&self) -> &Path {
+        self.mounted.root()
+    }
+
+    /// Undoes it, so that all is written back.
+    ///
+    /// # Panics
+    /// When it is busy.
+    pub fn unmount(self) {
+        self.mounted.unmount();
+        drop(self.device);
+        drop(self.fuse);
+    }
+}
+
 /// In a drop there is nobody to tell; what fails here is seen in the next test that needs it.
 fn undo(tool: Option<Tool>, arguments: &[&str], what: &Path) {
     if let Some(tool) = tool {

@@ -174,6 +174,11 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// Sends SIGQUIT, which some servers take for an order to leave at once.
+    pub fn quit(&mut self) {
+        self.signal(Signal::QUIT);
+    }
+
     /// Stops it (SIGSTOP) as a machine that hangs does, until [`Process::resume`].
     pub fn suspend(&mut self) {
         self.signal(Signal::STOP);

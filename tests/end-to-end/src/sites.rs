@@ -73,15 +73,23 @@ impl Sites {
     pub fn in_step(seed: u64) -> (Sites, Process) {
         let sites = Sites::new(16 << 20, 8 << 20, "64KiB", seed);
         let primary = sites.serve_primary();
-        let mut dump = sites.primary(["dump", "job", "--to"]);
-        dump.arg(sites.medium(1));
-        sites.ok(dump);
-        let mut load = sites.secondary(["load", "job"]);
-        load.arg(sites.medium(1));
-        sites.ok(load);
+        sites.ship();
         sites.catch_up();
         sites.assert_equal();
         (sites, primary)
+    }
+
+    /// Brings the replica up from a medium: dump at the serving primary, load at the secondary.
+    ///
+    /// # Panics
+    /// As [`Sites::new`].
+    pub fn ship(&self) {
+        let mut dump = self.primary(["dump", "job", "--to"]);
+        dump.arg(self.medium(1));
+        self.ok(dump);
+        let mut load = self.secondary(["load", "job"]);
+        load.arg(self.medium(1));
+        self.ok(load);
     }
 
     fn relate(&self, grain: &str, dialled: SocketAddr) {

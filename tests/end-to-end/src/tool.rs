@@ -32,6 +32,16 @@ impl Tool {
             .map(|path| Tool { path })
     }
 
+    /// The program at `path`.
+    ///
+    /// # Panics
+    /// As [`Tool::require`], when nothing is there.
+    pub fn at(path: PathBuf, package: &str) -> Tool {
+        let name = path.display();
+        assert!(path.is_file(), "this test needs `{name}`: apt-get install {package}");
+        Tool { path }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

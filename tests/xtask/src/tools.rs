@@ -22,6 +22,9 @@ enum Probe {
     Program(&'static str),
     /// A module that Debian's `python3` (or the one in the search path) can import.
     PythonModule(&'static str),
+    /// A program in a folder for each version, which Debian keeps out of the search path:
+    /// `FOLDER/VERSION/bin/PROGRAM`; or anywhere in the search path.
+    Versioned(&'static str, &'static str),
 }
 
 /// What `cargo xtask test` needs.
@@ -42,6 +45,11 @@ pub const FOR_TESTS: &[Tool] = &[
     tool("nbdkit", "nbdkit", "a server of another make: the peer of our client and in the bench"),
     tool("qemu-utils", "qemu-img", "qemu-img, qemu-io, qemu-nbd: clients and a server"),
     tool("fio", "fio", "load with verification, and the bench"),
+    Tool {
+        package: "postgresql",
+        why: "a database on an exported volume, with pgbench; run with data of its own as its own user",
+        probe: Probe::Versioned("/usr/lib/postgresql", "initdb"),
+    },
     tool("openssl", "openssl", "s_client: a stranger that knocks at the link"),
 ];
 
@@ -88,6 +96,9 @@ fn install(shell: &Shell, packages: &[&str]) -> Result<(), xshell::Error> {
 fn is_there(shell: &Shell, tool: &Tool) -> bool {
     match tool.probe {
         Probe::Program(program) => find_program(program),
+        Probe::Versioned(folder, program) => {
+            find_program(program) || find_versioned(Path::new(folder), program)
+        }
         Probe::PythonModule(module) => {
             let import = format!("import {module}");
             // Debian's own first: another python3 in the search path does not see its modules.
@@ -106,6 +117,12 @@ fn find_program(program: &str) -> bool {
     std::env::split_paths(&path).chain(for_root).any(|dir| dir.join(program).is_file())
 }
 
+/// Whether a program stands in `folder` for some version.
+fn find_versioned(folder: &Path, program: &str) -> bool {
+    let mut versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    versions.any(|version| version.path().join("bin").join(program).is_file())
+}
+
 fn is_root(shell: &Shell) -> bool {
     cmd!(shell, "id -u").quiet().read().is_ok_and(|uid| uid == "0")
 }
@@ -122,6 +139,17 @@ mod tests {
         let odd =
             Tool { package: "x", why: "x", probe: Probe::PythonModule("no_such_module_anywhere") };
         assert!(!is_there(&shell, &odd));
+    }
+
+    #[test]
+    fn a_program_is_found_in_the_folder_of_its_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("15/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(bin.join("initdb"), "").unwrap();
+        assert!(find_versioned(folder.path(), "initdb"));
+        assert!(!find_versioned(folder.path(), "postgres"));
+        assert!(!find_versioned(&folder.path().join("none"), "initdb"));
     }
 
     #[test]
