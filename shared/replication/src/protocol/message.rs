@@ -8,6 +8,8 @@
 use grain::{CutId, Run, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::verify::VerifyMessage;
+
 /// The frame kind of all messages.
 pub const MESSAGE_KIND: u16 = 16;
 /// Runs in one pull at most.
@@ -193,4 +195,6 @@ pub enum Message {
         /// The same in bytes.
         remaining_bytes: u64,
     },
+    /// Either, at any time: of a verification.
+    Verify(VerifyMessage),
 }

@@ -18,6 +18,7 @@ mod pull;
 mod receive;
 mod resume;
 mod start;
+mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -37,6 +38,7 @@ pub use follow::{FollowEnd, FollowSettings, ask, follow};
 pub use load::{LoadProgress, LoadReport, LoadRequest};
 pub use promote::Standing;
 pub use pull::PullProgress;
+pub use verify::{VerifyJob, VerifyRequest};
 
 use missing::MissingMap;
 use pull::ActivePull;
@@ -129,6 +131,7 @@ pub struct Replica {
     check_due: Cell<bool>,
     /// When the fingerprint of a commit was last taken in this run.
     generation_taken: Cell<Option<tokio::time::Instant>>,
+    verification: verify::Verification,
 }
 
 impl Replica {

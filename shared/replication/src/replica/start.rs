@@ -67,6 +67,7 @@ impl Replica {
             stopping: Cell::new(false),
             check_due: Cell::new(true),
             generation_taken: Cell::new(None),
+            verification: Default::default(),
         });
         replica.take_up(found).await?;
         Ok(replica)

@@ -20,6 +20,7 @@ mod start;
 mod switchover;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -40,6 +41,7 @@ use crate::volumes::Volumes;
 pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};
+pub use verify::LinkVerify;
 pub use write::Change;
 
 pub(crate) use agree::plain;

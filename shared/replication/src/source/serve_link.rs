@@ -49,6 +49,8 @@ pub struct LinkProgress {
     pub unreadable: RefCell<GrainSet>,
     /// The verdict.
     pub verdict: RefCell<Option<Verdict>>,
+    /// Its verification.
+    pub verify: super::verify::LinkVerify,
 }
 
 /// Serves one replica until the link ends.
@@ -101,6 +103,7 @@ async fn serve(
         return Err(Error::Refused { rule: verdict.rule.to_string(), detail });
     }
     let (connection, identity) = (connection.clone(), identity.to_owned());
+    let _examining = super::verify::examine(source, &connection, inbox, progress);
     let place = None;
     let session = ServedSession {
         source,
@@ -130,9 +133,9 @@ struct ServedSession<'a> {
 }
 
 /// A copy session that writers respect; let go when it is dropped, however its owner ends.
-struct Installed {
-    source: Rc<Source>,
-    session: Rc<CopySession>,
+pub(super) struct Installed {
+    pub(super) source: Rc<Source>,
+    pub(super) session: Rc<CopySession>,
 }
 
 impl Drop for Installed {

@@ -2,6 +2,8 @@
 
 mod store;
 mod types;
+mod verified;
 
 pub use store::{StateStore, decode, encode};
 pub use types::*;
+pub use verified::{MOST_PLACES, Verified};

@@ -136,12 +136,22 @@ pub struct Peer {
     /// Where to dial it; empty where it dials.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What its newest verification found.
+    #[serde(default)]
+    pub verified: Option<super::Verified>,
 }
 
 impl Peer {
     /// One that has acknowledged nothing.
     pub fn new(identity: String) -> Peer {
-        Peer { identity, acked: None, published: Vec::new(), alone: None, addresses: Vec::new() }
+        Peer {
+            identity,
+            acked: None,
+            published: Vec::new(),
+            alone: None,
+            addresses: Vec::new(),
+            verified: None,
+        }
     }
 }
 
@@ -253,6 +263,9 @@ pub struct Proof {
     pub samples: u64,
     /// When.
     pub unix_ms: Option<u64>,
+    /// What the newest verification found.
+    #[serde(default)]
+    pub verified: Option<super::Verified>,
 }
 
 /// The set that seeded a replica.

@@ -21,3 +21,5 @@ mod role_histories;
 mod roles;
 mod switchover;
 mod unreadable;
+mod verify;
+mod verify_repair;
