@@ -6,6 +6,7 @@ use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
 
 use super::ReplicaAgent;
+use crate::VerifyProgress;
 use crate::status::{
     Amount, GenerationStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status, amount_of,
     of_state,
@@ -26,6 +27,9 @@ impl ReplicaAgent {
         status.unix_ms = self.ctx.unix_ms();
         status.state = condition.name().to_owned();
         status.explanation = explanation(condition, &replica).to_owned();
+        if let Some(difference) = status.verified.as_ref().and_then(|v| v.difference()) {
+            status.explanation.push_str(&format!("; but a verification found that {difference}"));
+        }
         let dirty = self.replica.progress().source_dirty_bytes.get();
         let grain = self.replica.volumes().geometry().grain.bytes();
         status.dirty = Amount { grains: dirty.div_ceil(grain), bytes: dirty };
@@ -47,6 +51,7 @@ impl ReplicaAgent {
             fingerprint: taken.fingerprint.to_string(),
         });
         status.job = self.load_status();
+        status.verifying = self.verify_progress().filter(VerifyProgress::is_running);
         status.events = self.events.all();
         status
     }
@@ -92,6 +97,7 @@ impl ReplicaAgent {
             last_error: self.last_error.borrow().as_ref().map(|p| p.what.clone()),
             link_bytes: progress.received_bytes.get(),
             catch_up: (catch_up.total_grains > 0).then_some(catch_up),
+            verified: None,
         }
     }
 

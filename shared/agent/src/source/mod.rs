@@ -5,6 +5,7 @@ mod links;
 mod roles;
 mod status;
 mod verbs;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -93,6 +94,7 @@ pub struct SourceAgent {
     dump: RefCell<dump::DumpSlot>,
     links: RefCell<BTreeMap<String, links::LinkSlot>>,
     role_changed: Notify,
+    verify: RefCell<verify::VerifySlot>,
     _lock: DirLock,
 }
 
@@ -128,6 +130,7 @@ impl SourceAgent {
             dump: RefCell::default(),
             links: RefCell::default(),
             role_changed: Notify::new(),
+            verify: RefCell::default(),
             _lock: lock,
         }))
     }

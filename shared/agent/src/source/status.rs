@@ -8,6 +8,7 @@ use crate::status::{
     Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, amount_of,
     of_state,
 };
+use crate::{VerifiedStatus, VerifyProgress};
 
 impl SourceAgent {
     fn amount(&self, set: &GrainSet) -> Amount {
@@ -42,6 +43,7 @@ impl SourceAgent {
         }
         status.note_unreadable(&unreadable, self.source.volumes().geometry());
         status.job = self.dump_status();
+        status.verifying = self.verify_progress().filter(VerifyProgress::is_running);
         status.events = self.events.all();
         let (state, explanation) = self.state_words(&status);
         status.state = state.to_owned();
@@ -103,6 +105,7 @@ impl SourceAgent {
                 last_error: slot.and_then(|slot| slot.last_error.clone()),
                 link_bytes: progress.sent_bytes.get(),
                 catch_up: (catch_up.total_grains > 0).then_some(catch_up),
+                verified: peer.verified.as_ref().map(|v| VerifiedStatus::of(v, &s.geometry)),
             }
         };
         s.peers.iter().map(one).collect()
