@@ -7,7 +7,10 @@ use std::fmt::Debug;
 
 use grain::attach::{CopyFacts, Facts, Role, decide};
 use grain::{Cut, CutId, CutReason, Lineage, RelationshipId, Run, SessionId, VolumeId};
-use replication::protocol::{Message, Refusal, Sample, SetName, Want, body};
+use replication::protocol::{
+    Compared, Message, Refusal, Report, Sample, SetName, VerifyMessage, Want, body,
+};
+use replication::state::Verified;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::codec::encode;
@@ -27,7 +30,7 @@ pub const TARGET: Target = Target {
 
 fn run(data: &[u8]) {
     let (kind, rest) = data.split_first().unwrap_or((&0, &[]));
-    match kind % 4 {
+    match kind % 6 {
         0 => {
             if let Ok(message) = wire::codec::decode::<Message>(rest, MAX_CONTROL_BYTES) {
                 assert_eq!(encode(&message).expect("what was decoded"), rest);
@@ -35,7 +38,9 @@ fn run(data: &[u8]) {
         }
         1 => facts(rest),
         2 => same::<Vec<Sample>>(rest),
-        _ => same::<Lineage>(rest),
+        3 => same::<Lineage>(rest),
+        4 => compared(rest),
+        _ => same::<Report>(rest),
     }
 }
 
@@ -43,6 +48,17 @@ fn same<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) {
     let Ok(value) = body::<T>(bytes) else { return };
     let again = body::<T>(&encode(&value).expect("what was decoded"));
     assert_eq!(again.expect("its own encoding"), value);
+}
+
+fn compared(bytes: &[u8]) {
+    same::<Compared>(bytes);
+    let asked = Run { volume: VolumeId(0), first: 8, count: 64 };
+    let Ok(compared) = body::<Compared>(bytes) else { return };
+    if let Ok((different, unreadable)) = compared.sets(asked) {
+        let mut both = different;
+        both.union_with(&unreadable);
+        assert!(both.len() <= asked.count && both.runs().all(|r| r.end() <= asked.end()));
+    }
 }
 
 fn facts(bytes: &[u8]) {
@@ -100,6 +116,8 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         ("pull", Message::Pull { number: 1, runs: vec![run; 3] }),
         ("data", Message::Data { run, digest: [3; 32] }),
         ("broken", Message::Broken { text: "disk".into() }),
+        ("verify-mine", Message::Verify(VerifyMessage::Mine { pass: 1, run })),
+        ("verify-ready", Message::Verify(VerifyMessage::Ready { pass: 1, cut })),
         ("settled", Message::Settled { floor: Some(cut), remaining: 1, remaining_bytes: 2 }),
     ];
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
@@ -113,5 +131,12 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     let sample = Sample { volume: 1, grain: 2, sha1: [5; 20] };
     bodies("samples", 2, encode(&vec![sample; 3]).expect("samples"));
     bodies("lineage", 3, encode(&own(Role::Source).lineage).expect("a lineage"));
+    let different = vec![Run { volume: VolumeId(0), first: 9, count: 3 }];
+    let compared = Compared { compared: 60, different: different.clone(), ..Compared::default() };
+    bodies("compared", 4, encode(&compared).expect("an answer"));
+    let verified = Verified { places: different, cut: Some(cut), ..Verified::default() };
+    bodies("report", 5, encode(&Report::Ok(verified)).expect("a report"));
+    let refusal = Refusal { code: "state".into(), text: "later".into() };
+    bodies("report-refused", 5, encode(&Report::Err(refusal)).expect("a report"));
     found
 }
