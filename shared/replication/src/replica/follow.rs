@@ -134,8 +134,9 @@ async fn converse(
             return Err(e);
         }
     };
-    let _desk = Desk::open(replica, &session.connection, inbox);
-    session.run(want, inbox).await
+    let mut desk = Desk::open(replica, &session.connection, inbox);
+    let outcome = session.run(want, inbox).await;
+    desk.broken().map_or(outcome, Err)
 }
 
 struct Following<'a> {

@@ -14,6 +14,7 @@ use super::Source;
 use super::agree::{Agreed, Claims};
 use super::deliver::Delivery;
 use super::links::{Place, Slot};
+use super::verify::Examining;
 use crate::protocol::{
     Attached, Connection, Inbox, Message, SetInbox, SetName, Want, attach, send_set, unexpected,
 };
@@ -103,7 +104,7 @@ async fn serve(
         return Err(Error::Refused { rule: verdict.rule.to_string(), detail });
     }
     let (connection, identity) = (connection.clone(), identity.to_owned());
-    let _examining = super::verify::examine(source, &connection, inbox, progress);
+    let mut examining = Examining::begin(source, &connection, inbox, progress);
     let place = None;
     let session = ServedSession {
         source,
@@ -116,7 +117,11 @@ async fn serve(
         slot,
         place,
     };
-    session.run(inbox).await
+    tokio::select! {
+        biased;
+        broken = examining.failure() => Err(broken),
+        outcome = session.run(inbox) => outcome,
+    }
 }
 
 struct ServedSession<'a> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grain::{Content, CutId, GrainData, GrainSet, Run};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Source;
 use super::deliver::{AbortOnDrop, grain_digests};
@@ -76,39 +76,43 @@ impl LinkVerify {
     }
 }
 
-/// Answers the verification of a session until the guard is dropped.
-pub(super) fn examine(
-    source: &Rc<Source>,
-    connection: &Connection,
-    inbox: &mut Inbox,
-    progress: &Rc<LinkProgress>,
-) -> AbortOnDrop {
-    let mut diverted = inbox.divert();
-    let (source, connection) = (source.clone(), connection.clone());
-    let identity = connection.peer().to_string();
-    let progress = progress.clone();
-    let mut examiner = Examiner { source, connection, identity, progress, pass: None };
-    AbortOnDrop(tokio::task::spawn_local(async move {
-        loop {
-            let progress = examiner.progress.clone();
-            let outcome = tokio::select! {
-                biased;
-                next = diverted.recv() => match next {
-                    Some(message) => examiner.take(message).await,
-                    None => return,
-                },
-                word = progress.verify.next_word() => examiner.send(word).await,
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(Error::Peer(text)) => {
-                    return examiner.connection.refuse("protocol", text).await;
-                }
+/// Answers the verification of a session; ends when it is dropped.
+pub(super) struct Examining {
+    _task: AbortOnDrop,
+    failed: oneshot::Receiver<Error>,
+}
+
+impl Examining {
+    pub(super) fn begin(
+        source: &Rc<Source>,
+        connection: &Connection,
+        inbox: &mut Inbox,
+        progress: &Rc<LinkProgress>,
+    ) -> Examining {
+        let mut diverted = inbox.divert();
+        let (source, connection) = (source.clone(), connection.clone());
+        let identity = connection.peer().to_string();
+        let progress = progress.clone();
+        let mut examiner = Examiner { source, connection, identity, progress, pass: None };
+        let (tell, failed) = oneshot::channel();
+        let task = tokio::task::spawn_local(async move {
+            match examiner.run(&mut diverted).await {
+                // Whoever serves the session is gone already if it does not hear it.
+                Err(e @ Error::Peer(_)) => drop(tell.send(e)),
                 // The link: whoever serves the session says so.
-                Err(error) => return tracing::debug!(%error, "a verification ended"),
+                ended => tracing::debug!(?ended, "no more verifications in this session"),
             }
+        });
+        Examining { _task: AbortOnDrop(task), failed }
+    }
+
+    /// Waits until the replica has broken the protocol.
+    pub(super) async fn failure(&mut self) -> Error {
+        match (&mut self.failed).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
         }
-    }))
+    }
 }
 
 struct Examiner {
@@ -125,6 +129,20 @@ struct Pass {
 }
 
 impl Examiner {
+    async fn run(&mut self, diverted: &mut mpsc::Receiver<Diverted>) -> Result<()> {
+        let progress = self.progress.clone();
+        loop {
+            tokio::select! {
+                biased;
+                next = diverted.recv() => match next {
+                    Some(message) => self.take(message).await?,
+                    None => return Ok(()),
+                },
+                word = progress.verify.next_word() => self.send(word).await?,
+            }
+        }
+    }
+
     async fn send(&self, message: VerifyMessage) -> Result<()> {
         self.connection.send(&Message::Verify(message)).await
     }

@@ -22,4 +22,5 @@ mod roles;
 mod switchover;
 mod unreadable;
 mod verify;
+mod verify_hostile;
 mod verify_repair;

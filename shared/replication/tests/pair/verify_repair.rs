@@ -170,6 +170,13 @@ fn where_nothing_can_be_kept_nothing_is_overwritten() {
         assert!(matches!(ended, Error::Io { .. }), "{ended}");
         assert!(pair.replica_content().await == before);
         assert_eq!(in_kept(&pair).await, [] as [PathBuf; 0], "half of it is taken away");
+        // Nor where it would leave too little room for the state of the relationship.
+        pair.replica_machine.set_fault_hook(|_| Fault::None);
+        pair.replica_machine.set_capacity(70 << 20);
+        let ended = replica.verify(REPAIR).await.unwrap_err();
+        let words = ended.to_string();
+        assert!(words.contains("cannot be kept: 4096 bytes"), "{words}");
+        assert!(pair.replica_content().await == before);
         // The session goes on, and the next catch-up brings nothing of it.
         let found = replica.verify(VerifyRequest::default()).await.unwrap();
         assert_eq!(found.different_grains, 1);

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::VerifyRequest;
@@ -19,6 +19,7 @@ use crate::{Error, Result};
 pub(in crate::replica) struct Desk {
     replica: Rc<Replica>,
     task: JoinHandle<()>,
+    failed: oneshot::Receiver<Error>,
 }
 
 impl Drop for Desk {
@@ -44,15 +45,24 @@ impl Desk {
         let mut diverted = inbox.divert();
         replica.verification.attended.set(true);
         let (held, connection) = (replica.clone(), connection.clone());
+        let (tell, failed) = oneshot::channel();
         let task = tokio::task::spawn_local(async move {
             match attend(&held, &connection, &mut diverted).await {
-                Ok(()) => {}
-                Err(Error::Peer(text)) => connection.refuse("protocol", text).await,
+                // The link goes, and whoever follows comes to its end: nothing is dropped in the middle.
+                Err(Error::Peer(text)) => {
+                    drop(tell.send(Error::Peer(text.clone())));
+                    connection.refuse("protocol", text).await;
+                }
                 // The link: whoever follows says so.
-                Err(error) => tracing::debug!(%error, "no more verifications in this session"),
+                ended => tracing::debug!(?ended, "no more verifications in this session"),
             }
         });
-        Desk { replica: replica.clone(), task }
+        Desk { replica: replica.clone(), task, failed }
+    }
+
+    /// How the source broke the protocol, if it did: that is why the session ended.
+    pub(in crate::replica) fn broken(&mut self) -> Option<Error> {
+        self.failed.try_recv().ok()
     }
 }
 

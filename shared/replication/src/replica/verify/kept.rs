@@ -14,6 +14,9 @@ use crate::{Error, Result};
 /// The directory below the relationship's.
 const DIR: &str = "kept";
 
+/// The state of the relationship lives on the same file system, and goes on growing.
+const LEAVE_FREE: u64 = 64 << 20;
+
 /// The index: written after everything that it names is on stable storage.
 #[derive(Serialize)]
 struct Index {
@@ -43,6 +46,7 @@ impl Replica {
         let storage = &self.ctx.storage;
         let dir = self.store.path().parent().unwrap_or(Path::new("/")).join(DIR);
         storage.create_dir(&dir).await.map_err(Error::io("create", &dir))?;
+        self.has_room(&dir, grains).await?;
         let unix_ms = self.ctx.unix_ms();
         let name = format!("{unix_ms}-{}", hex(&self.ctx.random::<4>()));
         let data = dir.join(format!("{name}.data"));
@@ -63,6 +67,21 @@ impl Replica {
         // Syncs the directory, and with it the name of the data file.
         storage.replace(&index, text.into()).await.map_err(Error::io("write", &index))?;
         Ok(index)
+    }
+
+    /// A source that lies must not fill the disk on which the relationship's state lives.
+    async fn has_room(&self, dir: &Path, grains: &GrainSet) -> Result<()> {
+        let bytes = grains.bytes(self.volumes.geometry());
+        let free = self.ctx.storage.free_space(dir).await;
+        let free = free.map_err(Error::io("ask for the space left at", dir))?;
+        if bytes.saturating_add(LEAVE_FREE) <= free {
+            return Ok(());
+        }
+        Err(Error::State(format!(
+            "what would be overwritten cannot be kept: {bytes} bytes, and {} has {free} left; nothing was \
+             overwritten",
+            dir.display()
+        )))
     }
 
     async fn copy_aside(&self, path: &Path, grains: &GrainSet) -> Result<Vec<Piece>> {
