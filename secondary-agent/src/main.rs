@@ -39,6 +39,8 @@ enum Verb {
     Plan(agent::verbs::plan::Arguments),
     /// Show or set how a peer is kept: sync, async, cycle
     Mode(agent::verbs::mode::Arguments),
+    /// Compare digests of everything between the sites; report what differs
+    Verify(agent::verbs::verify::Arguments),
     /// Hand the role over to the other site, planned, with nothing lost
     Switchover(agent::verbs::switchover::Arguments),
     /// Make this replica the source, because the source is gone
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
             Verb::Status(a) => agent::verbs::status::run(verb, a).await,
             Verb::Plan(a) => agent::verbs::plan::run(verb, a).await,
             Verb::Mode(a) => agent::verbs::mode::run(verb, a).await,
+            Verb::Verify(a) => agent::verbs::verify::run(verb, a).await,
             Verb::Switchover(a) => agent::verbs::switchover::run(verb, a).await,
             Verb::Promote(a) => agent::verbs::promote::run(verb, a).await,
             Verb::Rejoin(a) => agent::verbs::rejoin::run(verb, a).await,

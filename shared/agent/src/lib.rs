@@ -18,8 +18,10 @@ pub mod source;
 pub mod status;
 pub mod verbs;
 mod verdict;
+mod verified;
 
 pub use events::Events;
 pub use passphrase::passphrase_from;
 pub use relationship::Relationship;
 pub use verdict::explain;
+pub use verified::{VerifiedStatus, VerifyArguments, VerifyProgress};

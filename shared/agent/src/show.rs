@@ -6,6 +6,7 @@ use site::Printer;
 use site::amount::{human_bytes, human_duration};
 use site::printer::Table;
 
+use crate::VerifiedStatus;
 use crate::status::{Amount, PeerStatus, Status};
 
 fn amount(amount: Amount) -> String {
@@ -57,6 +58,14 @@ pub fn status(printer: &Printer, status: &Status) {
             "proven",
             format!("{share:.1} % by digests, {} samples at the last attach", proof.samples),
         );
+    }
+    if let Some(now) = &status.verifying {
+        let (doing, done, total) = (&now.doing, now.done_grains, now.total_grains);
+        let read = human_bytes(now.read_bytes);
+        row("verify", format!("{doing}: {done} of {total} grains, {read} read"));
+    }
+    if let Some(found) = &status.verified {
+        row("verified", verified(found, status.unix_ms));
     }
     if let Some(job) = &status.job {
         let mut text = format!(
@@ -111,6 +120,21 @@ pub fn status(printer: &Printer, status: &Status) {
     printer.table(&table, &json);
 }
 
+/// The newest verification: how much it proves, how old it is, what differs.
+fn verified(found: &VerifiedStatus, now: u64) -> String {
+    let share = found.share * 100.0;
+    let when = age(now.max(found.unix_ms), found.unix_ms);
+    let mut text = format!("{share:.2} % equal by digests at the cut {}, {when}", found.cut);
+    if let Some(difference) = found.difference() {
+        text.push_str(&format!("; {difference}"));
+    }
+    if let Some(path) = &found.kept {
+        let grains = found.repaired_grains;
+        text.push_str(&format!("; {grains} grains repaired, what they were is kept: {path}"));
+    }
+    text
+}
+
 fn peer(peer: &PeerStatus, now: u64) -> String {
     let mut text = peer.fingerprint.clone();
     match (&peer.connected, &peer.remote) {
@@ -142,6 +166,9 @@ fn peer(peer: &PeerStatus, now: u64) -> String {
             ", catch-up {} of {} grains",
             progress.done_grains, progress.total_grains
         ));
+    }
+    if let Some(found) = &peer.verified {
+        text.push_str(&format!(", verified {}", verified(found, now)));
     }
     if let Some(error) = &peer.last_error {
         text.push_str(&format!(", last error: {error}"));

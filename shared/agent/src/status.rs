@@ -7,6 +7,8 @@ use replication::state::{Role, State};
 use serde::{Deserialize, Serialize};
 use site::amount::counted;
 
+use crate::{VerifiedStatus, VerifyProgress};
+
 /// Places named at most.
 const PLACES: usize = 8;
 
@@ -61,6 +63,12 @@ pub struct Status {
     pub sets: Vec<SetStatus>,
     /// What has been proven of a replica.
     pub proof: Option<ProofStatus>,
+    /// The verification under way.
+    #[serde(default)]
+    pub verifying: Option<VerifyProgress>,
+    /// What the newest verification of a replica found.
+    #[serde(default)]
+    pub verified: Option<VerifiedStatus>,
     /// The newest fingerprint taken at a committed cut of a replica.
     pub generation: Option<GenerationStatus>,
     /// Bytes that a power cut now would make suspected.
@@ -125,6 +133,9 @@ pub struct PeerStatus {
     pub link_bytes: u64,
     /// Grains of the present catch-up, and how many of them are done.
     pub catch_up: Option<Progress>,
+    /// What its newest verification found (at a source).
+    #[serde(default)]
+    pub verified: Option<VerifiedStatus>,
     /// How it is kept: `sync`, `async`, `cycle`, with what belongs to it.
     pub mode: Option<String>,
     /// The stream, in the modes that have one.
@@ -314,6 +325,11 @@ pub fn of_state(s: &State) -> Status {
         volumes: s.geometry.volumes.iter().zip(&s.volumes).map(volume).collect(),
         position: cut,
         layers: s.layers.closed.iter().map(layer).collect(),
+        verified: s
+            .replica
+            .as_ref()
+            .and_then(|r| r.proof.verified.as_ref())
+            .map(|verified| VerifiedStatus::of(verified, &s.geometry)),
         ..Status::default()
     }
 }
@@ -322,13 +338,16 @@ impl Status {
     /// Notes grains that the source cannot read.
     pub(crate) fn note_unreadable(&mut self, grains: &GrainSet, geometry: &Geometry) {
         self.unreadable = amount_of(grains, geometry);
-        let place = |run: Run| {
-            let range = geometry.byte_range(run.volume, run.first, run.count);
-            let alias = geometry.volumes.get(run.volume.index()).map_or("?", |v| &v.alias);
-            format!("bytes {}..{} of volume {alias}", range.start, range.end)
-        };
-        self.unreadable_places = grains.runs().take(PLACES).map(place).collect();
+        let places = grains.runs().take(PLACES);
+        self.unreadable_places = places.map(|run| place(run, geometry)).collect();
     }
+}
+
+/// A place in words, for people who look for it with their own tools.
+pub(crate) fn place(run: Run, geometry: &Geometry) -> String {
+    let range = geometry.byte_range(run.volume, run.first, run.count);
+    let alias = geometry.volumes.get(run.volume.index()).map_or("?", |v| &v.alias);
+    format!("bytes {}..{} of volume {alias}", range.start, range.end)
 }
 
 /// Grains and their bytes.

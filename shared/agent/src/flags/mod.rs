@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use disk::Context;
 use site::Problem;
-use site::amount::{parse_duration, parse_size};
+use site::amount::{parse_duration, parse_rate, parse_size};
 
 use crate::serve::SiteOptions;
 
@@ -44,6 +44,11 @@ pub struct Shared {
 /// A size, for clap.
 pub fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|e| e.to_string())
+}
+
+/// A rate, for clap.
+pub fn rate(text: &str) -> Result<u64, String> {
+    parse_rate(text).map_err(|e| e.to_string())
 }
 
 /// A time, for clap.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use replication::replica::FollowSettings;
 
-use super::{Shared, duration, size};
+use super::{Shared, duration, rate, size};
 use crate::replica::ReplicaOptions;
 
 /// See the module's text.
@@ -42,6 +42,12 @@ pub struct ReplicaFlags {
     /// Longest pause between attempts to reach the source
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     max_pause: Duration,
+    /// Verify by itself when the newest verification is older than this, e.g. 7d [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    verify_every: Option<Duration>,
+    /// What such a verification reads a second at most, at each site [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate, requires = "verify_every")]
+    verify_rate: Option<u64>,
 }
 
 impl ReplicaFlags {
@@ -69,6 +75,8 @@ impl ReplicaFlags {
             },
             max_pause: self.max_pause,
             listen: shared.listen.clone(),
+            verify_every: self.verify_every,
+            verify_rate_bytes: self.verify_rate.unwrap_or(0),
         }
     }
 }

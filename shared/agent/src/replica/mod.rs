@@ -5,6 +5,7 @@ mod load;
 mod promote;
 mod status;
 mod verbs;
+mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -49,6 +50,10 @@ pub struct ReplicaOptions {
     pub max_pause: Duration,
     /// Where a source that was this site's secondary dials in, when no address of it is known.
     pub listen: Vec<SocketAddr>,
+    /// Verify when the newest verification is older than this.
+    pub verify_every: Option<Duration>,
+    /// Bytes a second that such a verification reads at most; 0 for no limit.
+    pub verify_rate_bytes: u64,
 }
 
 impl Default for ReplicaOptions {
@@ -61,6 +66,8 @@ impl Default for ReplicaOptions {
             follow: FollowSettings::default(),
             max_pause: Duration::from_secs(60),
             listen: Vec::new(),
+            verify_every: None,
+            verify_rate_bytes: 0,
         }
     }
 }
@@ -151,6 +158,7 @@ impl ReplicaAgent {
         let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
         let publisher = control::spawn_publisher(self, snapshot);
+        let verifier = self.spawn_verifier();
         ready();
         let outcome = tokio::select! {
             biased;
@@ -160,6 +168,7 @@ impl ReplicaAgent {
         };
         self.events.note("stopping");
         publisher.abort();
+        verifier.abort();
         if matches!(outcome, Ok(RoleEnd::RoleChanged)) {
             // Whoever asked for it gets the answer.
             tokio::time::sleep(ANSWERS).await;

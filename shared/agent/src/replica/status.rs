@@ -6,6 +6,7 @@ use replication::state::{ReplicaState, SeedRecord};
 use serde_json::{Value, json};
 
 use super::ReplicaAgent;
+use crate::VerifyProgress;
 use crate::source::mode_words;
 use crate::status::{
     Amount, GenerationStatus, MirrorStatus, PeerStatus, Progress, ProofStatus, SetStatus, Status,
@@ -27,6 +28,9 @@ impl ReplicaAgent {
         status.unix_ms = self.ctx.unix_ms();
         status.state = condition.name().to_owned();
         status.explanation = explanation(condition, &replica).to_owned();
+        if let Some(difference) = status.verified.as_ref().and_then(|v| v.difference()) {
+            status.explanation.push_str(&format!("; but a verification found that {difference}"));
+        }
         let dirty = self.replica.progress().source_dirty_bytes.get();
         let grain = self.replica.volumes().geometry().grain.bytes();
         status.dirty = Amount { grains: dirty.div_ceil(grain), bytes: dirty };
@@ -48,6 +52,7 @@ impl ReplicaAgent {
             fingerprint: taken.fingerprint.to_string(),
         });
         status.job = self.load_status();
+        status.verifying = self.verify_progress().filter(VerifyProgress::is_running);
         status.events = self.events.all();
         status
     }
@@ -101,6 +106,7 @@ impl ReplicaAgent {
                 writes: stream.writes.get(),
                 ..MirrorStatus::default()
             }),
+            verified: None,
         }
     }
 

@@ -8,6 +8,7 @@ use site::Problem;
 
 use super::promote::PromoteArguments;
 use super::{LoadArguments, ReplicaAgent};
+use crate::VerifyArguments;
 use crate::control::{Daemon, arguments, other_role, unknown};
 
 impl Daemon for ReplicaAgent {
@@ -30,6 +31,9 @@ impl Daemon for ReplicaAgent {
             "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" => {
                 Err(other_role(verb, "replica", "source"))
             }
+            "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),
+            "verify-stop" => Ok(self.stop_verify()),
+            "verify-progress" => Ok(json!(self.verify_progress())),
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),

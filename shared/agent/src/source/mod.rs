@@ -6,6 +6,7 @@ mod mode;
 mod roles;
 mod status;
 mod verbs;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -98,6 +99,7 @@ pub struct SourceAgent {
     dump: RefCell<dump::DumpSlot>,
     links: RefCell<BTreeMap<String, links::LinkSlot>>,
     role_changed: Notify,
+    verify: RefCell<verify::VerifySlot>,
     _lock: DirLock,
 }
 
@@ -133,6 +135,7 @@ impl SourceAgent {
             dump: RefCell::default(),
             links: RefCell::default(),
             role_changed: Notify::new(),
+            verify: RefCell::default(),
             _lock: lock,
         }))
     }

@@ -9,6 +9,7 @@ use crate::status::{
     Amount, LayerStatus, PeerStatus, Plan, PlanStep, Progress, SetStatus, Status, amount_of,
     of_state,
 };
+use crate::{VerifiedStatus, VerifyProgress};
 
 impl SourceAgent {
     fn amount(&self, set: &GrainSet) -> Amount {
@@ -43,6 +44,7 @@ impl SourceAgent {
         }
         status.note_unreadable(&unreadable, self.source.volumes().geometry());
         status.job = self.dump_status();
+        status.verifying = self.verify_progress().filter(VerifyProgress::is_running);
         status.events = self.events.all();
         let (state, explanation) = self.state_words(&status);
         status.state = state.to_owned();
@@ -119,6 +121,7 @@ impl SourceAgent {
                 catch_up: (catch_up.total_grains > 0).then_some(catch_up),
                 mode: Some(words(peer.mode)),
                 mirror: mirror(peer.mode, slot.is_some_and(|slot| slot.connected), &progress),
+                verified: peer.verified.as_ref().map(|v| VerifiedStatus::of(v, &s.geometry)),
             }
         };
         s.peers.iter().map(one).collect()

@@ -10,6 +10,7 @@ use super::SourceAgent;
 use super::dump::DumpArguments;
 use super::mode::ModeArguments;
 use super::roles::{RejoinArguments, SwitchoverArguments};
+use crate::VerifyArguments;
 use crate::control::{Daemon, arguments, other_role, unknown};
 
 impl Daemon for SourceAgent {
@@ -29,6 +30,9 @@ impl Daemon for SourceAgent {
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
             "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
             "promote" | "load" => Err(other_role(verb, "source", "replica")),
+            "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),
+            "verify-stop" => Ok(self.stop_verify()),
+            "verify-progress" => Ok(json!(self.verify_progress())),
             "status" => Ok(self.status_value()),
             "plan" => Ok(json!(self.plan())),
             other => Err(unknown(other)),

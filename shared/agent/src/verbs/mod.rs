@@ -8,6 +8,7 @@ pub mod rejoin;
 pub mod serve;
 pub mod status;
 pub mod switchover;
+pub mod verify;
 
 use site::Printer;
 use site::location::StateDir;

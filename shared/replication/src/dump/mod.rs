@@ -2,7 +2,7 @@
 
 mod job;
 mod plan;
-mod rate;
+pub(crate) mod rate;
 
 pub use job::{DumpEnd, DumpJob, DumpProgress};
 pub use plan::{DumpOptions, DumpRequest, Preserve, SavedOptions};

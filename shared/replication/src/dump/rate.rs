@@ -6,19 +6,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// See the module's text.
-pub(super) struct Rate {
+pub(crate) struct Rate {
     bytes_a_second: u64,
     /// When what was let through so far is paid for.
     paid_until: Cell<Option<Instant>>,
 }
 
 impl Rate {
-    pub(super) fn new(bytes_a_second: u64) -> Rate {
+    pub(crate) fn new(bytes_a_second: u64) -> Rate {
         Rate { bytes_a_second, paid_until: Cell::new(None) }
     }
 
     /// Waits until `bytes` more may go.
-    pub(super) async fn pass(&self, bytes: u64) {
+    pub(crate) async fn pass(&self, bytes: u64) {
         if self.bytes_a_second == 0 || bytes == 0 {
             return;
         }

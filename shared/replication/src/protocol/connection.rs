@@ -6,11 +6,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use wire::link::{Link, LinkReceiver, LinkSender};
 use wire::{Frame, Identity};
 
 use super::message::MESSAGE_KIND;
-use super::{Message, Refusal};
+use super::verify::VERIFY_WAITING;
+use super::{Message, Refusal, VerifyMessage};
 use crate::{Error, Result};
 
 /// The sending half, with the peer's identity. Cheap to clone.
@@ -24,13 +26,20 @@ pub struct Connection {
 /// The receiving half.
 pub struct Inbox {
     receiver: LinkReceiver,
+    diverted: Option<mpsc::Sender<Diverted>>,
 }
+
+/// A message of a verification with its payload.
+pub type Diverted = (VerifyMessage, Bytes);
 
 /// Splits a link into its halves.
 pub fn open(link: Link) -> (Connection, Inbox) {
     let peer = *link.peer();
     let (sender, receiver) = link.split();
-    (Connection { sender, peer, sent_payload_bytes: Rc::default() }, Inbox { receiver })
+    (
+        Connection { sender, peer, sent_payload_bytes: Rc::default() },
+        Inbox { receiver, diverted: None },
+    )
 }
 
 fn link_error(e: wire::Error) -> Error {
@@ -93,6 +102,29 @@ impl Inbox {
 
     /// As [`Inbox::next`], where the other side may close the link in good order: then `None`.
     pub async fn next_or_end(&mut self) -> Result<Option<(Message, Bytes)>> {
+        loop {
+            match (self.next_of_all().await?, &self.diverted) {
+                (Some((Message::Verify(message), payload)), Some(diverted)) => {
+                    let sent = diverted.try_send((message, payload));
+                    if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
+                        let text = "more of a verification than was asked for";
+                        return Err(Error::Peer(text.to_owned()));
+                    }
+                }
+                (other, _) => return Ok(other),
+            }
+        }
+    }
+
+    /// From here on messages of a verification come out here, and not by [`Inbox::next`], whoever waits
+    /// there for what.
+    pub fn divert(&mut self) -> mpsc::Receiver<Diverted> {
+        let (send, receive) = mpsc::channel(VERIFY_WAITING);
+        self.diverted = Some(send);
+        receive
+    }
+
+    async fn next_of_all(&mut self) -> Result<Option<(Message, Bytes)>> {
         let frame = match self.receiver.recv().await {
             Ok(frame) => frame,
             Err(wire::Error::Closed) => return Ok(None),

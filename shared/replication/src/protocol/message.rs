@@ -8,6 +8,7 @@
 use grain::{CutId, Position, Run, SessionId, Span};
 use serde::{Deserialize, Serialize};
 
+use super::verify::VerifyMessage;
 use crate::state::Mode;
 
 /// The frame kind of all messages.
@@ -276,4 +277,6 @@ pub enum Message {
         /// Its position.
         position: Position,
     },
+    /// Either, at any time: of a verification.
+    Verify(VerifyMessage),
 }

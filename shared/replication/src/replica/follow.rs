@@ -13,6 +13,7 @@ use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
 use super::Replica;
 use super::gather::Gather;
 use super::pull::Announced;
+use super::verify::Desk;
 use crate::protocol::{
     Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica,
     asked, attach, body, send_set, unexpected,
@@ -155,7 +156,9 @@ async fn converse(
             return Err(e);
         }
     };
-    session.run(want, inbox).await
+    let mut desk = Desk::open(replica, &session.connection, inbox);
+    let outcome = session.run(want, inbox).await;
+    desk.broken().map_or(outcome, Err)
 }
 
 struct Following<'a> {
@@ -196,6 +199,10 @@ impl Following<'_> {
                 Settled::Goes { cut, remaining_bytes, mode } => (cut, remaining_bytes, mode),
                 Settled::Relinquished(cut) => return Ok(FollowEnd::Relinquished(cut)),
             };
+            if want == Want::Compare {
+                self.replica.forget_verified();
+            }
+            self.replica.verification.round_done();
             want = Want::Delta;
             rounds += 1;
             let in_step = remaining_bytes <= self.settings.in_step_bytes
@@ -348,6 +355,7 @@ impl Following<'_> {
     }
 
     async fn round(&mut self, want: Want, inbox: &mut Inbox) -> Result<Settled> {
+        self.replica.verification.round_begins();
         if want != Want::Compare {
             self.send_sets().await?;
         }
@@ -430,6 +438,7 @@ impl Following<'_> {
         }
         let mut missing = replica.damaged.set();
         missing.union_with(&replica.unloaded.set());
+        missing.union_with(&replica.verification.again());
         // What a broken direct catch-up brought is there. Where its session does not count any more,
         // its whole union is pulled again, and this with it.
         let arrived = replica.pull.borrow().as_ref().filter(|p| p.is_direct()).map(|pull| {
@@ -491,6 +500,7 @@ impl Following<'_> {
                 Message::Handover | Message::Hurry => Ok(()),
                 other => Err(unexpected(&other)),
             },
+            () = self.replica.verification.round_wanted() => Ok(()),
             () = tokio::time::sleep(interval) => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ mod receive;
 mod resume;
 mod start;
 mod stream;
+mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -39,6 +40,7 @@ pub use load::{LoadProgress, LoadReport, LoadRequest};
 pub use promote::Standing;
 pub use pull::PullProgress;
 pub use stream::StreamView;
+pub use verify::{VerifyJob, VerifyRequest};
 
 use gather::Storing;
 use missing::MissingMap;
@@ -141,6 +143,7 @@ pub struct Replica {
     storing: Storing,
     /// Held by who ends a stream or an epoch of it.
     parking: Mutex<()>,
+    verification: verify::Verification,
 }
 
 impl Replica {

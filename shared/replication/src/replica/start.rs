@@ -75,6 +75,7 @@ impl Replica {
             stream_view: StreamView::default(),
             parking: Mutex::new(()),
             storing: Storing::default(),
+            verification: Default::default(),
         });
         replica.take_up(found).await?;
         Ok(replica)

@@ -21,6 +21,7 @@ mod stream;
 mod switchover;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -42,6 +43,7 @@ pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};
 pub use stream::{StreamSettings, StreamShown, Tickets};
+pub use verify::LinkVerify;
 pub use write::{Change, Tried, Written};
 
 pub(crate) use agree::plain;

@@ -19,6 +19,7 @@ use super::agree::{Agreed, Claims};
 use super::deliver::Delivery;
 use super::links::{Place, Slot};
 use super::stream::{StreamSettings, StreamShown};
+use super::verify::Examining;
 use crate::protocol::{
     Attached, Connection, Inbox, Message, SetInbox, SetName, Want, asked, attach, send_set,
     take_streamed, unexpected,
@@ -61,6 +62,8 @@ pub struct LinkProgress {
     pub verdict: RefCell<Option<Verdict>>,
     /// The stream.
     pub stream: StreamShown,
+    /// Its verification.
+    pub verify: super::verify::LinkVerify,
 }
 
 /// Serves one replica until the link ends.
@@ -120,6 +123,7 @@ async fn serve(
         return Err(Error::Refused { rule: verdict.rule.to_string(), detail });
     }
     let (connection, identity) = (connection.clone(), identity.to_owned());
+    let mut examining = Examining::begin(source, &connection, inbox, progress);
     let place = None;
     let session = ServedSession {
         source,
@@ -133,7 +137,11 @@ async fn serve(
         place,
         told_mode: None,
     };
-    session.run(inbox).await
+    tokio::select! {
+        biased;
+        broken = examining.failure() => Err(broken),
+        outcome = session.run(inbox) => outcome,
+    }
 }
 
 struct ServedSession<'a> {
@@ -152,9 +160,9 @@ struct ServedSession<'a> {
 }
 
 /// A copy session that writers respect; let go when it is dropped, however its owner ends.
-struct Installed {
-    source: Rc<Source>,
-    session: Rc<CopySession>,
+pub(super) struct Installed {
+    pub(super) source: Rc<Source>,
+    pub(super) session: Rc<CopySession>,
 }
 
 impl Drop for Installed {

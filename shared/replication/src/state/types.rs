@@ -144,13 +144,17 @@ pub struct Peer {
     /// How changes reach it.
     #[serde(default)]
     pub mode: Mode,
+    /// What its newest verification found.
+    #[serde(default)]
+    pub verified: Option<super::Verified>,
 }
 
 impl Peer {
     /// One that has acknowledged nothing.
     pub fn new(identity: String) -> Peer {
-        let (published, addresses) = (Vec::new(), Vec::new());
-        Peer { identity, acked: None, published, alone: None, addresses, mode: Mode::default() }
+        let (published, addresses, mode) = (Vec::new(), Vec::new(), Mode::default());
+        let (acked, alone, verified) = (None, None, None);
+        Peer { identity, acked, published, alone, addresses, mode, verified }
     }
 }
 
@@ -279,6 +283,9 @@ pub struct Proof {
     pub samples: u64,
     /// When.
     pub unix_ms: Option<u64>,
+    /// What the newest verification found.
+    #[serde(default)]
+    pub verified: Option<super::Verified>,
 }
 
 /// The set that seeded a replica.

@@ -22,3 +22,6 @@ mod roles;
 mod stream;
 mod switchover;
 mod unreadable;
+mod verify;
+mod verify_hostile;
+mod verify_repair;

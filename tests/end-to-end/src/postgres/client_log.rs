@@ -105,16 +105,24 @@ impl ClientLog {
         self.transactions.iter().copied().filter(|t| !held.has(t)).collect()
     }
 
+    /// What is there is at least what a copy as of the given instant (milliseconds since 1970) has.
+    ///
+    /// # Panics
+    /// With the first transaction that is missing.
+    pub fn assert_not_older(&self, held: &Held, unix_ms: u64) {
+        for lost in self.lost(held) {
+            let late = lost.ended_us > unix_ms * 1000;
+            assert!(late, "{lost:?} was committed at the instant {unix_ms} and is not there");
+        }
+    }
+
     /// What is there is what a copy as of the given instant (milliseconds since 1970) has: all whose
     /// `COMMIT` had returned by then, and nothing that began later.
     ///
     /// # Panics
     /// With the first transaction that is missing or too much.
     pub fn assert_as_of(&self, held: &Held, unix_ms: u64) {
-        for lost in self.lost(held) {
-            let late = lost.ended_us > unix_ms * 1000;
-            assert!(late, "{lost:?} was committed at the instant {unix_ms} and is not there");
-        }
+        self.assert_not_older(held, unix_ms);
         for kept in self.transactions.iter().filter(|t| held.has(t)) {
             // The instant is somewhere within its millisecond.
             let early = kept.begun_us < (unix_ms + 1) * 1000;

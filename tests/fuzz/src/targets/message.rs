@@ -9,8 +9,10 @@ use grain::attach::{CopyFacts, Facts, Role, decide};
 use grain::{
     Cut, CutId, CutReason, Lineage, Position, RelationshipId, Run, SessionId, Span, VolumeId,
 };
-use replication::protocol::{Message, Refusal, Sample, SetName, Want, body};
-use replication::state::{Mode, OnLinkLoss};
+use replication::protocol::{
+    Compared, Message, Refusal, Report, Sample, SetName, VerifyMessage, Want, body,
+};
+use replication::state::{Mode, OnLinkLoss, Verified};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::codec::encode;
@@ -30,7 +32,7 @@ pub const TARGET: Target = Target {
 
 fn run(data: &[u8]) {
     let (kind, rest) = data.split_first().unwrap_or((&0, &[]));
-    match kind % 4 {
+    match kind % 6 {
         0 => {
             if let Ok(message) = wire::codec::decode::<Message>(rest, MAX_CONTROL_BYTES) {
                 assert_eq!(encode(&message).expect("what was decoded"), rest);
@@ -38,7 +40,9 @@ fn run(data: &[u8]) {
         }
         1 => facts(rest),
         2 => same::<Vec<Sample>>(rest),
-        _ => same::<Lineage>(rest),
+        3 => same::<Lineage>(rest),
+        4 => compared(rest),
+        _ => same::<Report>(rest),
     }
 }
 
@@ -46,6 +50,17 @@ fn same<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) {
     let Ok(value) = body::<T>(bytes) else { return };
     let again = body::<T>(&encode(&value).expect("what was decoded"));
     assert_eq!(again.expect("its own encoding"), value);
+}
+
+fn compared(bytes: &[u8]) {
+    same::<Compared>(bytes);
+    let asked = Run { volume: VolumeId(0), first: 8, count: 64 };
+    let Ok(compared) = body::<Compared>(bytes) else { return };
+    if let Ok((different, unreadable)) = compared.sets(asked) {
+        let mut both = different;
+        both.union_with(&unreadable);
+        assert!(both.len() <= asked.count && both.runs().all(|r| r.end() <= asked.end()));
+    }
 }
 
 fn facts(bytes: &[u8]) {
@@ -121,6 +136,8 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         ("stream-cut", Message::StreamCut { number: 9, cut, unix_ms: 4, floor: None }),
         ("received", Message::Received { received: 9, durable: 7 }),
         ("left", Message::Left { position: Position { cut, sequence: 6 } }),
+        ("verify-mine", Message::Verify(VerifyMessage::Mine { pass: 1, run })),
+        ("verify-ready", Message::Verify(VerifyMessage::Ready { pass: 1, cut })),
     ];
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let coded = |message: &Message| with(0, encode(message).expect("a message"));
@@ -133,5 +150,12 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     let sample = Sample { volume: 1, grain: 2, sha1: [5; 20] };
     bodies("samples", 2, encode(&vec![sample; 3]).expect("samples"));
     bodies("lineage", 3, encode(&own(Role::Source).lineage).expect("a lineage"));
+    let different = vec![Run { volume: VolumeId(0), first: 9, count: 3 }];
+    let compared = Compared { compared: 60, different: different.clone(), ..Compared::default() };
+    bodies("compared", 4, encode(&compared).expect("an answer"));
+    let verified = Verified { places: different, cut: Some(cut), ..Verified::default() };
+    bodies("report", 5, encode(&Report::Ok(verified)).expect("a report"));
+    let refusal = Refusal { code: "state".into(), text: "later".into() };
+    bodies("report-refused", 5, encode(&Report::Err(refusal)).expect("a report"));
     found
 }

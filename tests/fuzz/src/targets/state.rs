@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use grain::{Cut, CutId, CutReason, LayerId, Lineage, RelationshipId};
 use replication::state::{
     ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role, RunRecord,
-    STATE_VERSION, State, decode, encode,
+    STATE_VERSION, State, Verified, decode, encode,
 };
 
 use crate::{Allocation, Target, stage};
@@ -64,6 +64,7 @@ fn sample(role: Role) -> State {
             published: vec![cut],
             alone: None,
             addresses: vec!["secondary.example:7420".into()],
+            verified: Some(Verified { cut: Some(cut), total_grains: 9, ..Verified::default() }),
         }],
         sets: Vec::new(),
         suspect: None,

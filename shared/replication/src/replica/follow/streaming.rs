@@ -49,8 +49,11 @@ impl Following<'_> {
         // Whether it ended well or not, how far it came is noted first.
         self.replica.park_stream().await?;
         let why = ended?;
-        tracing::info!(why, "the stream ended");
+        tracing::info!(?why, "the stream ended");
         self.leave_stream().await?;
+        if why.is_none() {
+            pass_over(inbox).await?;
+        }
         // Of the next round: what this side holds, the source made.
         self.theirs.lineage = self.replica.store.with(|s| s.lineage.clone());
         self.theirs.layers.clear();

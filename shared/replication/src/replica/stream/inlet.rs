@@ -78,8 +78,13 @@ impl<'a> Inlet<'a> {
         Inlet { replica, connection, cut_number: Cell::new(0), flush_asked, moved }
     }
 
-    /// Streams until the source ends it. Whatever ends it, the stream has to be parked afterwards.
-    pub(in crate::replica) async fn run(&self, cut: CutId, inbox: &mut Inbox) -> Result<String> {
+    /// Streams until the source ends it, and says why; nothing where this side wants it to end. Whatever
+    /// ends it, the stream has to be parked afterwards.
+    pub(in crate::replica) async fn run(
+        &self,
+        cut: CutId,
+        inbox: &mut Inbox,
+    ) -> Result<Option<String>> {
         self.replica.begin_stream(cut).await?;
         let epoch_bytes = self.replica.settings.journal.max_bytes / EPOCH_SHARE;
         self.connection.send(&Message::StreamReady { epoch_bytes }).await?;
@@ -87,9 +92,11 @@ impl<'a> Inlet<'a> {
         let applier = Applier::start(self.replica);
         tokio::select! {
             biased;
-            outcome = self.take_in(inbox, &applier) => outcome,
+            outcome = self.take_in(inbox, &applier) => outcome.map(Some),
             outcome = self.confirm() => Err(outcome.err().unwrap_or(Error::Cancelled)),
             outcome = self.sync() => Err(outcome.err().unwrap_or(Error::Cancelled)),
+            // A second look, or a repair, wants a catch-up.
+            () = self.replica.verification.round_wanted() => Ok(None),
         }
     }
 
