@@ -11,6 +11,7 @@ use disk::simulated::{Crash, Fault, OpKind};
 use grain::GrainSet;
 use replication::Error;
 use replication::replica::VerifyRequest;
+use replication::state::Mode;
 use wire::link::{Direction, Fate};
 
 use crate::rig::{GRAIN, Pair, fill, run, volume_path};
@@ -240,4 +241,40 @@ fn after_a_crash_at_any_moment_the_old_bytes_stand_somewhere() {
         }
     }
     assert!(old > 5 && new > 0, "{old} old, {new} new");
+}
+
+#[test]
+fn a_replica_that_streams_is_verified_and_repaired_and_streams_again() {
+    run(|| async {
+        let (pair, source, replica, _session) = following(28).await;
+        pair.keep(&source, Mode::Async).await;
+        let streams = || replica.stream_view().streaming.get();
+        let streaming = async || {
+            while !streams() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        streaming().await;
+        let writing = {
+            let source = source.clone();
+            tokio::task::spawn_local(async move {
+                for round in 0..400_u64 {
+                    fill(&source, 0, 500 + round % 60, round as u8).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+        };
+        touch(&pair, &[one(0, 5), one(1, 40)]).await;
+        let look = VerifyRequest { rate_bytes: 8 << 20, repair: false };
+        let found = replica.verify(look).await.unwrap();
+        assert_eq!((found.different_grains, found.wrong_grains()), (2, 2), "{found:?}");
+        streaming().await;
+        let found = replica.verify(REPAIR).await.unwrap();
+        assert_eq!((found.different_grains, found.repaired_grains), (2, 2), "{found:?}");
+        writing.await.unwrap();
+        streaming().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(streams(), "it goes on");
+        pair.assert_equal().await;
+    });
 }
