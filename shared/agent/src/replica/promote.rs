@@ -29,6 +29,9 @@ pub struct PromoteAnswer {
     /// How old it is now, in milliseconds: what was written since is lost unless the old source comes
     /// back.
     pub age_ms: Option<u64>,
+    /// Writes that the copy holds beyond it.
+    #[serde(default)]
+    pub writes_after: u64,
     /// Whether it is a point in time.
     pub consistent: bool,
     /// What may hold something else.
@@ -63,6 +66,7 @@ impl ReplicaAgent {
             cut: standing.cut.to_string(),
             unix_ms: standing.unix_ms,
             age_ms: standing.unix_ms.map(|then| self.ctx.unix_ms().saturating_sub(then)),
+            writes_after: standing.writes_after,
             consistent: standing.consistent,
             lacks: crate::status::amount_of(&standing.lacks, self.replica.volumes().geometry()),
             known_unsent_bytes: standing.known_unsent_bytes,

@@ -64,6 +64,9 @@ fn show(printer: &Printer, answer: &PromoteAnswer) {
     if let Some(age) = answer.age_ms {
         row("age", human_duration(Duration::from_millis(age)));
     }
+    if answer.writes_after > 0 {
+        row("and after it", format!("{} writes, in their order", answer.writes_after));
+    }
     let copy = if answer.consistent { "a point in time" } else { "NO point in time" };
     row("copy", copy.to_owned());
     if answer.lacks.grains > 0 {

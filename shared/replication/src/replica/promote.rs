@@ -22,7 +22,9 @@ pub struct Standing {
     pub cut: CutId,
     /// When the source made it.
     pub unix_ms: Option<u64>,
-    /// Whether the copy is exactly that cut.
+    /// Writes that a stream brought after it.
+    pub writes_after: u64,
+    /// Whether the copy is exactly that point.
     pub consistent: bool,
     /// Grains that may hold something else.
     pub lacks: GrainSet,
@@ -41,6 +43,7 @@ impl Replica {
         Some(Standing {
             cut: cut.id,
             unix_ms: unix_ms.or(Some(cut.unix_ms)),
+            writes_after: self.position().map_or(0, |at| at.sequence),
             consistent: self.is_consistent() && !self.lost_a_sync(),
             lacks: self.lacks(),
             known_unsent_bytes: match self.stream_view.writes.get() {

@@ -26,6 +26,12 @@ const PRIMARY: &[&str] = &[
     "1MiB",
     "--layer-history",
     "0",
+    "--epoch",
+    "1s",
+    "--stream-queue",
+    "1MiB",
+    "--stream-age",
+    "2s",
 ];
 const SECONDARY: &[&str] =
     &["--in-step", "0", "--samples", "64", "--journal-max", "1MiB", "--layer-history", "0"];
@@ -137,6 +143,13 @@ impl Pair {
             loads += 1;
         }
         self.sites.ok(self.load(&media));
+        let mode = ["cycle", "async", "sync", "sync"][self.random.below(4) as usize];
+        self.sites.ok(self.sites.primary(["mode", "job", mode]));
+        tally.event(match mode {
+            "sync" => "pair in sync mode",
+            "async" => "pair in async mode",
+            _ => "pair in cycles",
+        });
         tally.rounds += 1;
         self.judge(tally);
         if self.one_in(2) {
