@@ -248,3 +248,42 @@ fn a_split_brain_changes_nothing_until_the_loser_is_named() {
     assert!(io(&sites.socket(), "read -P 31 1M 192k"), "the winner's data");
     drop(primary);
 }
+
+#[test]
+fn a_source_that_died_waits_for_its_peer_where_that_was_asked_for() {
+    let (sites, mut primary) = Sites::in_step(65);
+    let mut secondary = serve_secondary(&sites);
+    wait_in_step(&sites);
+    let wait_for_peer = ["--require-peer", "at-start"];
+    // After a clean stop, and while the peer is away, it serves.
+    secondary.kill_9();
+    assert!(primary.terminate(SOON).success());
+    let mut primary = sites.serve_primary_with(&wait_for_peer);
+    assert!(io(&sites.socket(), "write -P 71 1M 64k"));
+    // After a death it serves when the peer says that it follows, and not before.
+    primary.kill_9();
+    let mut primary = sites.launch_primary_with(&wait_for_peer);
+    wait_until("it waits", || primary_status(&sites)["state"] == "waiting");
+    assert!(!io(&sites.socket(), "write -P 66 1M 64k"), "nobody knows what the peer did");
+    let mut secondary = serve_secondary(&sites);
+    primary.wait_for_line("job is served", SOON);
+    wait_until("it serves", || io(&sites.socket(), "read -P 71 1M 64k"));
+    wait_in_step(&sites);
+    // Where the peer was promoted it never does.
+    primary.kill_9();
+    wait_until("the secondary notices", || {
+        secondary_status(&sites).pointer("/peers/0/connected") == Some(&Value::Bool(false))
+    });
+    sites.ok(sites.secondary(["promote", "job"]));
+    secondary.wait_for_line("job is served", SOON);
+    let mut primary = sites.launch_primary_with(&wait_for_peer);
+    wait_until("it has heard of it", || {
+        primary_status(&sites).pointer("/peers/0/rule").is_some_and(Value::is_string)
+    });
+    assert_eq!(primary_status(&sites)["state"], "waiting");
+    assert!(!io(&sites.socket(), "write -P 66 1M 64k"));
+    // What it had not synced counts as written since: it cannot know better.
+    sites.ok(sites.primary(["rejoin", "job", "--discard-local"]));
+    primary.wait_for_line("job is a replica now", SOON);
+    wait_in_step(&sites);
+}

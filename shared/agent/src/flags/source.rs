@@ -54,9 +54,21 @@ pub struct SourceFlags {
     /// While streaming: how long the peer may take to confirm a write; beyond, likewise
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     stream_age: Duration,
+    /// After an unclean stop, offer the volumes only once the peer has said that it was not promoted
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "never")]
+    require_peer: RequirePeer,
     /// Say that this side's content is right after a failed sync
     #[arg(long)]
     accept_suspect: bool,
+}
+
+/// When a source waits for its peer before it offers its volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum RequirePeer {
+    /// It does not.
+    Never,
+    /// At a start after a stop that was not clean.
+    AtStart,
 }
 
 /// `unix:PATH` or `tcp:HOST:PORT`.
@@ -101,6 +113,7 @@ impl SourceFlags {
         options.settings.layer_history_bytes = shared.layer_history;
         options.settings.accept_touched = shared.accept_touched;
         options.settings.accept_suspect = self.accept_suspect;
+        options.require_peer = self.require_peer == RequirePeer::AtStart;
         if self.crash_excess == "exact" {
             options.settings.crash_excess_exact = true;
         } else {

@@ -8,7 +8,7 @@ mod status;
 mod verbs;
 mod verify;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::Context;
+use grain::attach::Rule;
 use replication::source::{ServeSettings, Settings, Source, StreamSettings, VolumeExport};
 use replication::state::Role;
 use site::location::{DirLock, Name, StateDir};
@@ -39,6 +40,9 @@ pub(crate) use mode::words as mode_words;
 
 /// How long the answer to a verb that changes the role has to reach who asked.
 pub(crate) const ANSWERS: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether a peer was heard.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where the exports are offered.
 #[derive(Clone, Default)]
@@ -72,6 +76,8 @@ pub struct SourceOptions {
     pub preserve_wait: Duration,
     /// Bounds of a stream.
     pub stream: StreamSettings,
+    /// After an unclean stop the volumes are offered once the peer has been heard.
+    pub require_peer: bool,
 }
 
 impl Default for SourceOptions {
@@ -85,6 +91,7 @@ impl Default for SourceOptions {
             side_dir: None,
             preserve_wait: Duration::from_secs(2),
             stream: StreamSettings::default(),
+            require_peer: false,
         }
     }
 }
@@ -99,6 +106,8 @@ pub struct SourceAgent {
     dump: RefCell<dump::DumpSlot>,
     links: RefCell<BTreeMap<String, links::LinkSlot>>,
     role_changed: Notify,
+    /// The volumes are not offered yet.
+    waits_for_peer: Cell<bool>,
     verify: RefCell<verify::VerifySlot>,
     _lock: DirLock,
 }
@@ -135,6 +144,7 @@ impl SourceAgent {
             dump: RefCell::default(),
             links: RefCell::default(),
             role_changed: Notify::new(),
+            waits_for_peer: Cell::new(false),
             verify: RefCell::default(),
             _lock: lock,
         }))
@@ -152,13 +162,22 @@ impl SourceAgent {
         let publisher = control::spawn_publisher(self, snapshot);
         self.take_up_dump();
         let (listener, addresses) = self.open_door()?;
-        let server = self.start_nbd().await?;
         let dialers = self.dial_peers();
-        ready(&addresses);
-        let end = tokio::select! {
-            biased;
-            () = shutdown.wait() => RoleEnd::Stopped,
-            () = self.role_changed.notified() => RoleEnd::RoleChanged,
+        let mut server = None;
+        let mut ready = Some(ready);
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => break RoleEnd::Stopped,
+                () = self.role_changed.notified() => break RoleEnd::RoleChanged,
+                () = self.peer_was_heard(), if ready.is_some() => {
+                    self.waits_for_peer.set(false);
+                    server = self.start_nbd().await?;
+                    if let Some(ready) = ready.take() {
+                        ready(&addresses);
+                    }
+                }
+            }
         };
         self.events.note("stopping");
         listener.iter().chain(&dialers).for_each(JoinHandle::abort);
@@ -178,6 +197,23 @@ impl SourceAgent {
             RoleEnd::RoleChanged => {}
         }
         Ok(end)
+    }
+
+    /// Returns at once, unless the volumes are to be offered only when a peer has said that it follows.
+    async fn peer_was_heard(&self) {
+        if !self.options.require_peer || !self.source.was_unclean() {
+            return;
+        }
+        self.waits_for_peer.set(true);
+        self.events
+            .note("the last run did not end in good order: waits for the peer before it serves");
+        let follows = |slot: &links::LinkSlot| {
+            let verdict = slot.progress.verdict.borrow();
+            verdict.as_ref().is_some_and(|v| matches!(v.rule, Rule::InStep | Rule::Delta))
+        };
+        while !self.links.borrow().values().any(follows) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Stops cleanly without having served.

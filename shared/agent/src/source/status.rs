@@ -59,6 +59,11 @@ impl SourceAgent {
             );
             return ("suspect", words);
         }
+        if self.waits_for_peer.get() {
+            let words = "the last run did not end in good order, and `--require-peer at-start` was given: the volumes \
+                         are offered once the peer has said that it follows; without the flag, at once";
+            return ("waiting", words.to_owned());
+        }
         if self.source.is_fenced() {
             let words = "the other site was promoted, and nothing was acknowledged here without it: no \
                          write is taken. `rejoin` makes this site its replica";

@@ -1,6 +1,7 @@
 //! One session with the source, from the replica's side: attach, samples, catch-ups until in step,
 //! then cycles.
 
+mod sampling;
 mod streaming;
 
 use std::rc::Rc;
@@ -8,15 +9,15 @@ use std::time::Duration;
 
 use grain::attach::{Means, Overwrite, Role, Rule, Side, Verdict};
 use grain::lineage::{Holding, layers_used};
-use grain::{CutId, CutReason, GrainSet, Layer, Run, VolumeId};
+use grain::{CutId, CutReason, GrainSet, Layer};
 
 use super::Replica;
 use super::gather::Gather;
 use super::pull::Announced;
 use super::verify::Desk;
 use crate::protocol::{
-    Attached, Connection, Inbox, Message, Sample, SetInbox, SetName, Want, answer_as_replica,
-    asked, attach, body, send_set, unexpected,
+    Attached, Connection, Inbox, Message, SetInbox, SetName, Want, answer_as_replica, asked,
+    attach, body, send_set, unexpected,
 };
 use crate::source::plain;
 use crate::state::Mode;
@@ -317,41 +318,6 @@ impl Following<'_> {
         let newer = self.theirs.lineage.cuts().iter().rev();
         let mut newer = newer.take_while(|cut| Some(cut.id) != self.replica.head());
         newer.any(|cut| cut.reason == CutReason::Start)
-    }
-
-    async fn check(&self, inbox: &mut Inbox) -> Result<()> {
-        self.connection.send(&Message::Check { samples: self.settings.samples }).await?;
-        let (message, payload) = answer(inbox).await?;
-        if message != Message::Samples {
-            return Err(unexpected(&message));
-        }
-        let samples: Vec<Sample> = body(&payload)?;
-        if samples.len() > self.settings.samples as usize {
-            return Err(Error::Peer("more samples than were asked for".to_owned()));
-        }
-        let (compared, different) = self.replica.compare_samples(&samples).await?;
-        let checked = Message::Checked { compared, different: different.clone() };
-        self.connection.send(&checked).await?;
-        if let Some((volume, grain)) = different.first() {
-            let run = Run { volume: VolumeId(*volume), first: *grain, count: 1 };
-            return Err(Error::Fingerprint(format!(
-                "{} of {compared} samples differ, the first at {}; nothing was written. \
-                 `serve --compare` finds and pulls what differs",
-                different.len(),
-                self.replica.volumes().place(run)
-            )));
-        }
-        let now = self.replica.context().unix_ms();
-        self.replica.check_due.set(false);
-        self.replica
-            .store()
-            .update(|s| {
-                if let Some(replica) = &mut s.replica {
-                    replica.proof.samples = u64::from(compared);
-                    replica.proof.unix_ms = Some(now);
-                }
-            })
-            .await
     }
 
     async fn round(&mut self, want: Want, inbox: &mut Inbox) -> Result<Settled> {

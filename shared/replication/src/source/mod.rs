@@ -115,6 +115,8 @@ pub struct Source {
     links: Rc<links::Links>,
     streams: stream::Streams,
     mode_changed: Notify,
+    /// The run before did not end in good order.
+    unclean: bool,
     switchover: RefCell<Option<Rc<switchover::Switchover>>>,
     switchover_asked: Notify,
     switchover_over: Notify,
@@ -196,6 +198,12 @@ impl Source {
             tracing::error!("another site was promoted: no more writes are taken here");
             self.fenced.set(true);
         }
+    }
+
+    /// Whether this source was started after a run that did not end in good order: what happened at its peers
+    /// since is not known here.
+    pub fn was_unclean(&self) -> bool {
+        self.unclean
     }
 
     /// Ends a copy session's protection: writers do not see it any more.

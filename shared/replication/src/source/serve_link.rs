@@ -3,6 +3,7 @@
 //! The replica leads; this side answers. A session ends with an error that says why, and leaves
 //! nothing behind but what was acknowledged.
 
+mod sampling;
 mod streaming;
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use grain::attach::{
     Facts, Losers, Means, OpenWithin, Overwrite, Role, Rule, Side, Verdict, decide,
 };
-use grain::{CutId, CutReason, GrainSet, Run, SessionId, VolumeId};
+use grain::{CutId, CutReason, GrainSet, SessionId};
 
 use super::Source;
 use super::agree::{Agreed, Claims};
@@ -28,9 +29,6 @@ use crate::session::{CopySession, Ended, OnWrite, Options, Overflow, SideFile};
 use crate::state::Mode;
 use crate::{Error, Result};
 use streaming::Begun;
-
-/// Samples of one check at most.
-const MAX_SAMPLES: u32 = 4096;
 
 /// Bounds of a session towards a replica.
 #[derive(Clone, Debug)]
@@ -227,27 +225,6 @@ impl ServedSession<'_> {
 
     fn inbox_of_sets(&self) -> SetInbox {
         SetInbox::new(self.source.volumes().geometry())
-    }
-
-    async fn check(&self, samples: u32) -> Result<()> {
-        let wanted = samples.min(MAX_SAMPLES);
-        let picked = super::samples::pick(self.source, wanted, self.verdict.common).await?;
-        self.connection.send_body(&Message::Samples, &picked).await
-    }
-
-    async fn checked(&self, compared: u32, different: &[(u16, u64)]) -> Result<()> {
-        if different.is_empty() {
-            tracing::info!(compared, "fingerprint samples agree");
-            return Ok(());
-        }
-        let volumes = self.source.volumes();
-        let run = |(v, g): &(u16, u64)| Run { volume: VolumeId(*v), first: *g, count: 1 };
-        let known = different.iter().map(run).filter(|run| volumes.holds(*run));
-        let places = known.take(4).map(|run| volumes.place(run)).collect::<Vec<_>>().join(", ");
-        Err(Error::Fingerprint(format!(
-            "{} of {compared} samples differ: {places}",
-            different.len()
-        )))
     }
 
     fn may_begin(&self, want: Want) -> Result<()> {

@@ -35,6 +35,9 @@ impl Source {
         let mut found = recover(&pool, store).await?;
         let sealed = store.with(|s| s.run.seal.clone());
         let clean = sealed.is_some();
+        // Not one that was made, or promoted, a moment ago.
+        let has_served =
+            store.with(|s| s.lineage.head().is_some_and(|head| head.reason != CutReason::Promote));
         if let Some(seal) = sealed
             && let Err(e) = seal::check(&volumes, &seal).await
         {
@@ -78,6 +81,7 @@ impl Source {
             links: Rc::default(),
             streams: Default::default(),
             mode_changed: Notify::new(),
+            unclean: !clean && has_served,
             switchover: RefCell::default(),
             switchover_asked: Notify::new(),
             switchover_over: Notify::new(),
