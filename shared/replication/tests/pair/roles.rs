@@ -53,7 +53,7 @@ async fn give_way(pair: &Pair, source: Rc<Source>, common: CutId) -> Rc<Replica>
 }
 
 /// Two sources meet: both come to the same rule, which this gives.
-async fn meet(pair: &Pair, left: &Rc<Source>, right: &Rc<Source>) -> Rule {
+pub async fn meet(pair: &Pair, left: &Rc<Source>, right: &Rc<Source>) -> Rule {
     let MemoryPair { near, far, near_session, far_session, .. } = pair.link(Calm);
     let sessions = [near_session, far_session].map(tokio::task::spawn_local);
     let mut served = Vec::new();
@@ -79,7 +79,7 @@ async fn meet(pair: &Pair, left: &Rc<Source>, right: &Rc<Source>) -> Rule {
     rules[0]
 }
 
-fn back(pair: &Pair, source: &Rc<Source>, replica: &Rc<Replica>) -> Session {
+pub fn back(pair: &Pair, source: &Rc<Source>, replica: &Rc<Replica>) -> Session {
     pair.connect_over(pair.link_back(Calm), source, replica)
 }
 

@@ -18,25 +18,25 @@ use crate::oracle::read_volumes;
 use crate::rig::{GRAIN, Pair, Session, run};
 
 const SIZES: [u64; 2] = [40 * GRAIN, 24 * GRAIN + 100];
-const SYNC: Mode = Mode::Sync { on_link_loss: OnLinkLoss::Continue };
+pub const SYNC: Mode = Mode::Sync { on_link_loss: OnLinkLoss::Continue };
 
 /// A pair that streams, and everything that was written.
-struct Life {
-    pair: Pair,
-    source: Rc<Source>,
-    replica: Rc<Replica>,
-    session: Option<Session>,
+pub struct Life {
+    pub pair: Pair,
+    pub source: Rc<Source>,
+    pub replica: Rc<Replica>,
+    pub session: Option<Session>,
     /// How long the link takes.
-    delay: Rc<Cell<Duration>>,
-    random: SplitMix64,
-    image: Vec<Vec<u8>>,
-    writes: Vec<(usize, usize, Vec<u8>)>,
+    pub delay: Rc<Cell<Duration>>,
+    pub random: SplitMix64,
+    pub image: Vec<Vec<u8>>,
+    pub writes: Vec<(usize, usize, Vec<u8>)>,
     /// The volumes before the first of them.
-    first: Vec<Vec<u8>>,
+    pub first: Vec<Vec<u8>>,
 }
 
 impl Life {
-    async fn new(seed: u64, mode: Mode, change: impl FnOnce(&mut Pair)) -> Life {
+    pub async fn new(seed: u64, mode: Mode, change: impl FnOnce(&mut Pair)) -> Life {
         let mut pair = Pair::new(seed, &SIZES).await;
         pair.follow.once = false;
         pair.follow.interval = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Life {
     }
 
     /// Connects, and waits until writes stream.
-    async fn connect(&mut self) {
+    pub async fn connect(&mut self) {
         let delay = self.delay.clone();
         let weather = move |_: Direction, _: usize| Fate::Deliver { after: delay.get() };
         self.session = Some(self.pair.connect_through(&self.source, &self.replica, weather));
@@ -83,7 +83,7 @@ impl Life {
         panic!("it does not stream: {:?}", self.session.as_ref().map(|s| &s.progress));
     }
 
-    async fn mirroring(&self) {
+    pub async fn mirroring(&self) {
         let progress = self.session.as_ref().unwrap().progress.clone();
         for _ in 0..500 {
             if progress.stream.mirroring.get() {
@@ -95,7 +95,7 @@ impl Life {
     }
 
     /// Writes something somewhere, as an application does. The source's word comes back.
-    async fn write(&mut self) -> replication::Result<()> {
+    pub async fn write(&mut self) -> replication::Result<()> {
         let volume = self.below(2) as usize;
         let size = SIZES[volume];
         let most = [600, 9000, 30][self.below(3) as usize];
@@ -119,7 +119,7 @@ impl Life {
         source.write(VolumeId(volume as u16), start as u64, change, fua).await
     }
 
-    async fn some_writes(&mut self, count: u64) {
+    pub async fn some_writes(&mut self, count: u64) {
         for _ in 0..count {
             self.write().await.unwrap();
             if self.below(20) == 0 {
@@ -130,7 +130,7 @@ impl Life {
     }
 
     /// How many of all writes this content holds; nothing when it is none of the source's states.
-    fn prefix_of(&self, content: &[Vec<u8>]) -> Option<usize> {
+    pub fn prefix_of(&self, content: &[Vec<u8>]) -> Option<usize> {
         let mut image = self.first.clone();
         let mut found = (image == content).then_some(0);
         for (count, (volume, start, bytes)) in self.writes.iter().enumerate() {
@@ -154,7 +154,7 @@ impl Life {
     }
 
     /// Waits until the replica holds everything.
-    async fn equal(&mut self) {
+    pub async fn equal(&mut self) {
         for _ in 0..400 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             if self.pair.replica_content().await == self.image {
@@ -165,13 +165,13 @@ impl Life {
     }
 
     /// The link breaks; both sides notice.
-    async fn cut_link(&mut self) {
+    pub async fn cut_link(&mut self) {
         let session = self.session.take().unwrap();
         session.cable.cut();
         session.ended().await;
     }
 
-    async fn restart_source(&mut self, kind: Crash, seed: u64) {
+    pub async fn restart_source(&mut self, kind: Crash, seed: u64) {
         if let Some(session) = self.session.take() {
             session.abort_source();
             self.pair.source_machine.crash_seeded(kind, seed);
@@ -183,7 +183,7 @@ impl Life {
         self.source = self.pair.start_source().await.unwrap();
     }
 
-    async fn restart_replica(&mut self, kind: Crash, seed: u64) {
+    pub async fn restart_replica(&mut self, kind: Crash, seed: u64) {
         if let Some(session) = self.session.take() {
             session.abort_replica();
             self.pair.replica_machine.crash_seeded(kind, seed);
