@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::contest::{Case, Series, Unit};
+use crate::contest::{Case, Series, Unit, median};
 use crate::fio::{self, Pattern, Target};
 use crate::nbd::make_sparse;
 use crate::options::Options;
@@ -215,7 +215,7 @@ fn shares(case: &Case, turns: &[(&str, Turn)]) -> Vec<String> {
     }
     let streams: Vec<_> = turns.iter().filter(|(name, _)| *name == ASYNC).collect();
     let delivered: Vec<f64> = streams.iter().map(|(_, turn)| turn.delivered_per_second).collect();
-    if let Some(delivered) = crate::contest::median(&delivered) {
+    if let Some(delivered) = median(&delivered) {
         let overflowed = streams.iter().filter(|(_, turn)| turn.overflowed).count();
         notes.push(format!(
             "async, with the time until the replica had everything: {delivered:.0} requests/s; the queue \
@@ -234,6 +234,12 @@ fn latency(names: &[&str], turns: &[(&str, Turn)]) -> Case {
         case.series.push(Series { name: (*name).to_owned(), figures: figures.collect() });
     }
     let added = |more, less| Some(case.median(more)? - case.median(less)?);
+    let mean = |name: &str| {
+        let rates: Vec<f64> =
+            turns.iter().filter(|(of, _)| *of == name).map(|(_, turn)| turn.per_second).collect();
+        median(&rates).map(|rate| 1e6 / rate)
+    };
+    let mean_added = |more, less| Some(mean(more)? - mean(less)?);
     let mut notes = Vec::new();
     if let (Some(ours), Some(trip)) = (added(SYNC, LOCAL), case.median(ROUND_TRIP)) {
         let verdict = if ours <= trip + ALLOWED_US { "reached" } else { "not reached" };
@@ -245,6 +251,11 @@ fn latency(names: &[&str], turns: &[(&str, Turn)]) -> Case {
     }
     if let Some(theirs) = added(QEMU_MIRROR, QEMU_LOCAL) {
         notes.push(format!("QEMU's mirror adds {theirs:.0} us, without TLS"));
+    }
+    for (name, more, less) in [("sync", SYNC, LOCAL), ("QEMU's mirror", QEMU_MIRROR, QEMU_LOCAL)] {
+        if let Some(added) = mean_added(more, less) {
+            notes.push(format!("by the mean (the rate turned over) {name} adds {added:.0} us"));
+        }
     }
     case.notes = notes;
     case
@@ -265,7 +276,9 @@ mod tests {
             let turns = [(LOCAL, turn(90.0)), (SYNC, turn(sync)), (ROUND_TRIP, turn(40.0))];
             let case = latency(&names, &turns);
             assert!(case.notes[0].ends_with(verdict), "{:?}", case.notes);
-            assert_eq!(case.notes.len(), 1, "QEMU did not take part");
+            let mean = format!("sync adds {:.0} us", sync - 90.0);
+            assert!(case.notes[1].ends_with(&mean), "{:?}", case.notes);
+            assert_eq!(case.notes.len(), 2, "QEMU did not take part");
         }
     }
 
