@@ -48,6 +48,9 @@ pub fn for_seconds(target: Target<'_>, pattern: Pattern, seconds: u64) -> Result
     figures(&mut command, pattern.kind)
 }
 
+/// How long [`with_latency`] writes before it measures.
+pub const RAMP_SECONDS: u64 = 1;
+
 /// Runs a pattern for some time after a second that does not count, with a look at the clock at each
 /// request; beside the figures the median of what a request took, in microseconds.
 pub fn with_latency(
@@ -56,7 +59,11 @@ pub fn with_latency(
     seconds: u64,
 ) -> Result<(Figures, f64), String> {
     let mut command = command(target, pattern);
-    command.args(["--time_based", "--ramp_time=1", &format!("--runtime={seconds}")]);
+    command.args([
+        "--time_based",
+        &format!("--ramp_time={RAMP_SECONDS}"),
+        &format!("--runtime={seconds}"),
+    ]);
     let job = job(&process::run(&mut command)?)?;
     let side = side(pattern.kind);
     let median = job[side]["clat_ns"]["percentile"]["50.000000"].as_f64();

@@ -170,7 +170,8 @@ impl Ours {
         turn.overflowed = self.overflows()? > before;
         if mode == ASYNC {
             self.wait_until_confirmed()?;
-            let seconds = seconds as f64;
+            // What was written before the clock ran had to be delivered, too.
+            let seconds = (seconds + fio::RAMP_SECONDS) as f64;
             let share = seconds / (seconds + ended.elapsed().as_secs_f64());
             turn.delivered_per_second = turn.per_second * share;
         }
