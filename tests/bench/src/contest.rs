@@ -12,6 +12,8 @@ pub enum Unit {
     MegabytesPerSecond,
     /// Seconds; less is better.
     Seconds,
+    /// Microseconds; less is better.
+    Microseconds,
 }
 
 impl Unit {
@@ -21,6 +23,7 @@ impl Unit {
             Self::RequestsPerSecond => "requests/s",
             Self::MegabytesPerSecond => "MB/s",
             Self::Seconds => "s, less is better",
+            Self::Microseconds => "us, less is better",
         }
     }
 
@@ -28,7 +31,7 @@ impl Unit {
     pub fn ratio(self, ours: f64, theirs: f64) -> f64 {
         match self {
             Self::RequestsPerSecond | Self::MegabytesPerSecond => ours / theirs,
-            Self::Seconds => theirs / ours,
+            Self::Seconds | Self::Microseconds => theirs / ours,
         }
     }
 }
@@ -62,6 +65,9 @@ pub struct Case {
     pub series: Vec<Series>,
     /// What we want.
     pub goals: Vec<Goal>,
+    /// What else there is to say, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The name under which our own side takes part.
@@ -74,7 +80,7 @@ impl Case {
             .iter()
             .map(|(peer, at_least)| Goal { peer: (*peer).to_owned(), at_least: *at_least })
             .collect();
-        Self { name: name.into(), unit, series: Vec::new(), goals }
+        Self { name: name.into(), unit, series: Vec::new(), goals, notes: Vec::new() }
     }
 
     /// Lets every contender have its turn in every round. `turn` gets the contender's index and the

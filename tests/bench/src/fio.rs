@@ -48,6 +48,29 @@ pub fn for_seconds(target: Target<'_>, pattern: Pattern, seconds: u64) -> Result
     figures(&mut command, pattern.kind)
 }
 
+/// How long [`with_latency`] writes before it measures.
+pub const RAMP_SECONDS: u64 = 1;
+
+/// Runs a pattern for some time after a second that does not count, with a look at the clock at each
+/// request; beside the figures the median of what a request took, in microseconds.
+pub fn with_latency(
+    target: Target<'_>,
+    pattern: Pattern,
+    seconds: u64,
+) -> Result<(Figures, f64), String> {
+    let mut command = command(target, pattern);
+    command.args([
+        "--time_based",
+        &format!("--ramp_time={RAMP_SECONDS}"),
+        &format!("--runtime={seconds}"),
+    ]);
+    let job = job(&process::run(&mut command)?)?;
+    let side = side(pattern.kind);
+    let median = job[side]["clat_ns"]["percentile"]["50.000000"].as_f64();
+    let median = median.ok_or_else(|| format!("fio's JSON has no median of {side}.clat_ns"))?;
+    Ok((figures_of(&job, pattern.kind)?, median / 1e3))
+}
+
 /// Writes `bytes` bytes in a pattern that `seed` decides, and syncs.
 pub fn write_bytes(
     target: Target<'_>,
@@ -91,17 +114,29 @@ fn figures(command: &mut Command, kind: &str) -> Result<Figures, String> {
     parse(&process::run(command)?, kind)
 }
 
-/// Reads fio's JSON; engines print lines of their own before it.
 fn parse(output: &str, kind: &str) -> Result<Figures, String> {
+    figures_of(&job(output)?, kind)
+}
+
+/// Reads fio's JSON; engines print lines of their own before it.
+fn job(output: &str) -> Result<Value, String> {
     let start = output.find('{').ok_or("fio printed no JSON")?;
     let mut documents = serde_json::Deserializer::from_str(&output[start..]).into_iter::<Value>();
     let document =
         documents.next().ok_or("fio printed no JSON")?.map_err(|e| format!("fio's JSON: {e}"))?;
-    let side = if kind.ends_with("read") { "read" } else { "write" };
     let job = &document["jobs"][0];
-    if job["error"].as_i64() != Some(0) {
-        return Err(format!("fio reports error {}", job["error"]));
+    match job["error"].as_i64() {
+        Some(0) => Ok(job.clone()),
+        _ => Err(format!("fio reports error {}", job["error"])),
     }
+}
+
+fn side(kind: &str) -> &'static str {
+    if kind.ends_with("read") { "read" } else { "write" }
+}
+
+fn figures_of(job: &Value, kind: &str) -> Result<Figures, String> {
+    let side = side(kind);
     let number = |key: &str| {
         job[side][key].as_f64().ok_or_else(|| format!("fio's JSON has no number {side}.{key}"))
     };

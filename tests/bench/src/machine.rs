@@ -26,7 +26,7 @@ pub struct Facts {
 }
 
 /// Programs whose version is told.
-const PEERS: [&str; 5] = ["fio", "nbdkit", "qemu-nbd", "cp", "rsync"];
+const PEERS: [&str; 6] = ["fio", "nbdkit", "qemu-nbd", "qemu-storage-daemon", "cp", "rsync"];
 
 impl Facts {
     /// Looks at this machine; `dir` is where the volumes are.

@@ -9,11 +9,14 @@ mod contest;
 mod fio;
 mod machine;
 mod media;
+mod mirror;
 mod nbd;
 mod options;
 mod process;
 mod product;
+mod qemu;
 mod report;
+mod round_trip;
 mod tracking;
 
 use std::process::ExitCode;
@@ -45,6 +48,11 @@ const BENCHES: &[Bench] = &[
         name: "catchup",
         about: "few changes in a large volume, against rsync",
         run: catchup::run,
+    },
+    Bench {
+        name: "mirror",
+        about: "writes that stream to a replica, against QEMU's mirror",
+        run: mirror::run,
     },
 ];
 

@@ -25,6 +25,15 @@ impl Server {
     /// file beside the socket.
     pub fn start(command: &mut Command, socket: &Path) -> Result<Self, String> {
         let log = socket.with_extension("log");
+        Self::start_until(command, log, || UnixStream::connect(socket).is_ok())
+    }
+
+    /// Starts a server, whose words go to `log`, and waits until `is_up`.
+    pub fn start_until(
+        command: &mut Command,
+        log: PathBuf,
+        is_up: impl Fn() -> bool,
+    ) -> Result<Self, String> {
         let name = words(command);
         let out = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
         let err = out.try_clone().map_err(|e| e.to_string())?;
@@ -37,7 +46,7 @@ impl Server {
         let mut server = Self { child, log };
         let start = Instant::now();
         loop {
-            if UnixStream::connect(socket).is_ok() {
+            if is_up() {
                 return Ok(server);
             }
             if let Ok(Some(status)) = server.child.try_wait() {

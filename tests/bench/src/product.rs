@@ -1,8 +1,11 @@
 //! The command lines of our own binaries, in one place.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::process::{self, Server};
 
@@ -18,7 +21,7 @@ pub struct Pair {
 impl Pair {
     /// Makes both sites: identity, relationship, ticket. `source` and `replica` are the volumes.
     pub fn init(dir: &Path, source: &Path, replica: &Path) -> Result<Self, String> {
-        let pair = Self { dir: dir.to_owned(), address: free_address()? };
+        let pair = Self { dir: dir.to_owned(), address: format!("127.0.0.1:{}", free_port()?) };
         let identity = process::run(pair.secondary().arg("identity"))?;
         copy_dir(&pair.secondary_state(), &pair.keys())?;
         process::run(
@@ -61,6 +64,26 @@ impl Pair {
         command.args(["serve", NAME, "--listen", &self.address]);
         command.arg("--nbd").arg(format!("unix:{}", socket.display()));
         Server::start(&mut command, &socket)
+    }
+
+    /// Starts the replica, and returns when it can be asked; it dials by itself.
+    pub fn serve_replica(&self) -> Result<Server, String> {
+        let control = self.secondary_state().join("relationships").join(NAME).join("control.sock");
+        let mut command = self.secondary();
+        command.args(["serve", NAME]);
+        let is_up = || UnixStream::connect(&control).is_ok();
+        Server::start_until(&mut command, self.dir.join("secondary.log"), is_up)
+    }
+
+    /// Changes how the replica is kept.
+    pub fn set_mode(&self, mode: &str) -> Result<(), String> {
+        process::run(self.primary().args(["mode", NAME, mode])).map(drop)
+    }
+
+    /// The source's status.
+    pub fn status(&self) -> Result<Value, String> {
+        let words = process::run(self.primary().args(["status", NAME, "--json"]))?;
+        serde_json::from_str(&words).map_err(|e| format!("the status: {e}"))
     }
 
     /// A full dump, sealed and not compressed.
@@ -123,8 +146,8 @@ fn copy_dir(from: &Path, to: &Path) -> Result<(), String> {
     process::run(Command::new("cp").arg("--archive").arg(from).arg(to)).map(drop)
 }
 
-/// An address on this machine that nobody listens on at the moment.
-fn free_address() -> Result<String, String> {
+/// A port of this machine that nobody listens on at the moment.
+pub fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    listener.local_addr().map(|address| address.to_string()).map_err(|e| e.to_string())
+    listener.local_addr().map(|address| address.port()).map_err(|e| e.to_string())
 }

@@ -86,6 +86,9 @@ fn table(case: &Case) -> String {
             ));
         }
     }
+    for note in &case.notes {
+        text.push_str(&format!("  {note}\n"));
+    }
     text
 }
 
