@@ -88,9 +88,10 @@ pub fn prolong(seed: u64, steps: &mut Vec<Step>) {
         }
         at += 1;
     }
-    if random.below(8) == 0 {
-        // A dump beside a stream, given up while it runs.
-        for (act, most_us) in [(Act::Dump, 50_000), (Act::CancelDump, 4_000)] {
+    if random.below(4) == 0 {
+        // A dump beside a stream, given up while it runs, if it is still running by then.
+        let acts = [(Act::Await, 1), (Act::Dump, 9_000), (Act::CancelDump, 60_000)];
+        for (act, most_us) in acts {
             let after = Duration::from_micros(random.below(most_us));
             steps.push(Step { number, after, seed: random.next_u64(), act });
             number += 1;
