@@ -87,13 +87,7 @@ impl Plan {
 
     /// The plan of a seed on a scale.
     pub fn of(seed: u64, scale: Scale) -> Plan {
-        let mut random = SplitMix64::new(seed ^ 0x6772_6169_6e68_6175);
-        let shape = Shape::draw(&mut random.split());
-        let mut drawn = random.split();
-        let (mut shape, mut steps) = match scale {
-            Scale::Whole => (shape, draw_steps(&mut drawn)),
-            Scale::Small => (shape.small(&mut drawn), draw_few_steps(&mut drawn)),
-        };
+        let Plan { mut shape, mut steps, .. } = Plan::in_cycles(seed, scale);
         let (keeping, changes) = Keeping::of(seed);
         if keeping.mode.streams() {
             shape.requests *= 2;
@@ -104,11 +98,16 @@ impl Plan {
         Plan { seed, scale, shape, steps, without: BTreeSet::new() }
     }
 
-    /// The same with a replica that is kept in cycles alone.
-    pub fn in_cycles(mut self) -> Plan {
-        self.shape.keeping = Keeping::default();
-        self.steps.retain(|step| !matches!(step.act, Act::Mode(_)));
-        self
+    /// The plan of a seed before it is drawn how the replica is kept: in cycles alone.
+    pub fn in_cycles(seed: u64, scale: Scale) -> Plan {
+        let mut random = SplitMix64::new(seed ^ 0x6772_6169_6e68_6175);
+        let shape = Shape::draw(&mut random.split());
+        let mut drawn = random.split();
+        let (shape, steps) = match scale {
+            Scale::Whole => (shape, draw_steps(&mut drawn)),
+            Scale::Small => (shape.small(&mut drawn), draw_few_steps(&mut drawn)),
+        };
+        Plan { seed, scale, shape, steps, without: BTreeSet::new() }
     }
 
     /// The same without some steps.

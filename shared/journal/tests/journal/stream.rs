@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use disk::simulated::{Crash, Fault, SplitMix64};
@@ -309,5 +310,43 @@ fn what_waits_for_a_sync_is_not_applied_and_covers_nothing() {
         assert!(matches!(late, Err(Error::Stream(_))), "{late:?}");
         let twice = journal.begin_stream(CutId::from_bytes([9; 16])).await;
         assert!(matches!(twice, Err(Error::Stream(_))), "{twice:?}");
+    });
+}
+
+/// What is appended while a sync runs is not covered by it, and neither counts nor is applied.
+#[test]
+fn what_came_while_a_sync_ran_waits_for_the_next() {
+    run(async {
+        let mut world = World::new(6);
+        world.make_base().await;
+        world.open().await.unwrap();
+        let journal = world.journal();
+        journal.begin_stream(CutId::from_bytes([7; 16])).await.unwrap();
+        world.machine.set_latency(Duration::from_millis(5)..Duration::from_millis(6));
+        let write = |sequence: u64, start: u64| {
+            let bytes = Bytes::from(crate::world::content(sequence, 600));
+            let span = Span { volume: VolumeId(1), start, bytes: 600 };
+            let data = SpanData { span, content: Content::Data(bytes) };
+            let journal = journal.clone();
+            async move { journal.append_stream(sequence, &data, digest(&data)).await }
+        };
+        write(1, 50).await.unwrap();
+        // Until the first is written and its sync runs.
+        let syncing = tokio::task::spawn_local({
+            let journal = journal.clone();
+            async move { journal.sync().await }
+        });
+        while journal.stream().is_some_and(|stream| stream.written < 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!syncing.is_finished());
+        write(2, 5000).await.unwrap();
+        syncing.await.unwrap().unwrap();
+        let stream = journal.stream().unwrap();
+        assert_eq!((stream.appended, stream.durable), (2, 1));
+        let batch = journal.next_apply(1 << 20).unwrap();
+        let spans: Vec<_> = batch.pieces().iter().map(|piece| piece.span().start).collect();
+        assert_eq!(spans, [50]);
     });
 }

@@ -1,7 +1,7 @@
 //! Positions inside an epoch, where sites do not agree any more: a machine put back to an older image, a
 //! promotion in the middle of an epoch, a failed source that comes back with more than the other site has.
 
-use disk::simulated::Crash;
+use disk::simulated::{Crash, Fault};
 use grain::attach::Rule;
 use replication::Error;
 use replication::state::Mode;
@@ -123,6 +123,56 @@ fn a_promotion_inside_an_epoch_keeps_a_prefix_and_the_old_source_comes_back_by_t
             assert_same(&here, &there, GRAIN as usize, "the old source");
             let volumes = read_volumes(&life.pair.source_machine.context(), 2).await;
             assert_eq!(life.prefix_of(&volumes), Some(holds));
+        });
+    }
+}
+
+/// No map file is two things at once, or free while it counts.
+fn assert_files_are_apart(life: &Life) {
+    let files = life.replica.store().with(|s| {
+        let closed = s.layers.closed.iter().map(|layer| layer.at);
+        let replica = s.replica.as_ref().unwrap();
+        let streamed = replica.streamed.iter().map(|streamed| streamed.layer);
+        let free = s.layers.free.iter().copied();
+        closed.chain(streamed).chain(free).map(|at| at.file).collect::<Vec<_>>()
+    });
+    let apart: std::collections::BTreeSet<u32> = files.iter().copied().collect();
+    assert_eq!(apart.len(), files.len(), "{files:?}");
+}
+
+#[test]
+fn a_replica_that_dies_anywhere_around_a_cut_of_the_stream_goes_on_from_there() {
+    for after in (0..150).step_by(2) {
+        run(|| async {
+            let mut life = Life::new(50 + after, SYNC, |_| {}).await;
+            // Some epochs, so that map files are used again.
+            for _ in 0..3 {
+                life.some_writes(4).await;
+                tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+            }
+            life.some_writes(4).await;
+            let (machine, at) =
+                (life.pair.replica_machine.clone(), life.pair.replica_machine.operations() + after);
+            let kind = if after % 4 == 0 { Crash::Kill } else { Crash::PowerCut };
+            let crashed = std::rc::Rc::new(std::cell::Cell::new(false));
+            let done = crashed.clone();
+            life.pair.replica_machine.set_fault_hook(move |op| {
+                if op.number >= at && !done.replace(true) {
+                    machine.crash_seeded(kind, after);
+                }
+                Fault::None
+            });
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            life.pair.replica_machine.clear_fault_hook();
+            life.restart_replica(Crash::Kill, after).await;
+            assert_files_are_apart(&life);
+            life.connect().await;
+            for _ in 0..3 {
+                life.some_writes(4).await;
+                tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+            }
+            life.equal().await;
+            assert_files_are_apart(&life);
         });
     }
 }
