@@ -198,3 +198,42 @@ fn a_session_sees_the_cut_whatever_is_written_through_the_source() {
         });
     }
 }
+
+/// A write that was tried without waiting may have reached the disk in part: no cut comes between that part and
+/// the rest.
+#[test]
+fn a_write_that_was_tried_is_inside_until_it_is_done() {
+    run(async {
+        let site = Site::new(9).await;
+        let source = site.start().await.unwrap();
+        // Grain and mark are ready: a second write needs to wait for nothing but the disk.
+        write_grain(&source, 0, 3, 1).await.unwrap();
+        source.flush().await.unwrap();
+        site.machine.set_now_chance(0);
+        let data = vec![2; GRAIN as usize];
+        let volume = VolumeId(0);
+        let mut tried = None;
+        for _ in 0..50 {
+            match source.write_now(volume, 3 * GRAIN, &data).unwrap() {
+                Written::NotNow(left) => tried = Some(left),
+                _ => panic!("the disk answers nothing at once"),
+            }
+            if source.gate.inside() > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let tried = tried.filter(|_| source.gate.inside() == 1).expect("the disk was tried");
+        let cutting = {
+            let source = source.clone();
+            tokio::task::spawn_local(async move {
+                source.cut(CutReason::Cycle, |_| Vec::new()).await.map(|made| made.cut.id)
+            })
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!cutting.is_finished(), "a cut does not pass it by");
+        let change = Change::Data(Bytes::from(data));
+        source.clone().write_on(tried, volume, 3 * GRAIN, change, false).await.unwrap();
+        cutting.await.unwrap().unwrap();
+    });
+}
