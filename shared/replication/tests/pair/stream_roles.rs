@@ -1,7 +1,7 @@
 //! Positions inside an epoch, where sites do not agree any more: a machine put back to an older image, a
 //! promotion in the middle of an epoch, a failed source that comes back with more than the other site has.
 
-use disk::simulated::{Crash, Fault};
+use disk::simulated::{Crash, Fault, OpKind};
 use grain::attach::Rule;
 use replication::Error;
 use replication::state::Mode;
@@ -173,6 +173,41 @@ fn a_replica_that_dies_anywhere_around_a_cut_of_the_stream_goes_on_from_there() 
             }
             life.equal().await;
             assert_files_are_apart(&life);
+        });
+    }
+}
+
+/// A cut of the stream is published without a sync of the source's volumes. Where these lose what the replica
+/// has, the next start knows (rule 6).
+#[test]
+fn a_source_that_loses_what_its_replica_has_is_mended_by_itself() {
+    for seed in 0..16 {
+        run(|| async {
+            let mut life = Life::new(70 + seed, SYNC, |_| {}).await;
+            life.mirroring().await;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            for _ in 0..12 {
+                life.write().await.unwrap();
+            }
+            // The volumes are synced after the cut, and that is when the power goes.
+            let machine = life.pair.source_machine.clone();
+            let gone = std::rc::Rc::new(std::cell::Cell::new(false));
+            let done = gone.clone();
+            life.pair.oracle.fault(move |op| {
+                let of_volume = op.kind == OpKind::Sync && op.path.starts_with("/volumes");
+                if of_volume && !done.replace(true) {
+                    machine.crash_seeded(Crash::PowerCut, seed);
+                }
+                Fault::None
+            });
+            tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+            assert!(gone.get(), "the volumes are synced after a cut");
+            life.pair.oracle.calm();
+            life.restart_source(Crash::Kill, seed).await;
+            life.connect().await;
+            life.mirroring().await;
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            life.pair.assert_equal().await;
         });
     }
 }
