@@ -108,6 +108,15 @@ impl Journal {
         digest: [u8; 32],
     ) -> Result<(), Error> {
         let (header, payload) = self.copy_record(session, sequence, data, digest)?;
+        self.append_record(header, payload).await
+    }
+
+    /// Appends a record of a session or of the stream.
+    pub(crate) async fn append_record(
+        self: &Rc<Self>,
+        header: RecordHeader,
+        payload: Bytes,
+    ) -> Result<(), Error> {
         if self.append_now(header, &payload)? {
             return Ok(());
         }
@@ -146,28 +155,16 @@ impl Journal {
         self.back_pressure().await
     }
 
-    /// Gives a record its place and its session the news.
+    /// Gives a record its place, and its session or the stream the news.
     fn admit(&self, state: &mut State, header: RecordHeader, payload: Bytes) -> Result<(), Error> {
         state.check()?;
         if state.records() >= self.config.max_records {
             return Err(Error::TooManyRecords { records: state.records() });
         }
-        let id = header.session;
-        match state.sessions.get(&id) {
-            None if state.ended.contains_key(&id) => return Err(Error::SessionEnded(id)),
-            None => return Err(Error::UnknownSession(id)),
-            Some(open) if open.committing => return Err(Error::SessionEnded(id)),
-            Some(_) => {}
+        match header.kind {
+            Kind::StreamData | Kind::StreamZero => self.admit_stream(state, header, payload),
+            _ => admit_copy(state, header, payload),
         }
-        let header = state.place(header, payload);
-        let end = state.tail_place();
-        let record = RecordRef::new(&header, end.segment);
-        state.open_records += 1;
-        if let Some(open) = state.sessions.get_mut(&id) {
-            open.add(record, header.stride());
-            open.undurable.push_back((end, record.run));
-        }
-        Ok(())
     }
 
     fn copy_record(
@@ -241,6 +238,11 @@ impl Journal {
         self.state.borrow().room_for(&self.config, stride, records)
     }
 
+    /// Bytes that count and are not in the base.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.state.borrow().index.bytes()
+    }
+
     /// Figures for the operator.
     pub fn stats(&self) -> Stats {
         let state = self.state.borrow();
@@ -271,4 +273,23 @@ impl Journal {
 pub(crate) fn run_fits(geometry: &Geometry, run: Run) -> bool {
     let end = run.first.checked_add(run.count);
     run.count > 0 && end.is_some_and(|end| end <= geometry.grains(run.volume))
+}
+
+fn admit_copy(state: &mut State, header: RecordHeader, payload: Bytes) -> Result<(), Error> {
+    let id = header.session;
+    match state.sessions.get(&id) {
+        None if state.ended.contains_key(&id) => return Err(Error::SessionEnded(id)),
+        None => return Err(Error::UnknownSession(id)),
+        Some(open) if open.committing => return Err(Error::SessionEnded(id)),
+        Some(_) => {}
+    }
+    let header = state.place(header, payload);
+    let end = state.tail_place();
+    let record = RecordRef::new(&header, end.segment);
+    state.open_records += 1;
+    if let Some(open) = state.sessions.get_mut(&id) {
+        open.add(record, header.stride());
+        open.undurable.push_back((end, record.run));
+    }
+    Ok(())
 }

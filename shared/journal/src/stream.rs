@@ -16,7 +16,6 @@ use grain::{Content, CutId, Run, SessionId, Span, SpanData};
 use crate::index::Place;
 use crate::record::{Kind, MAX_PAYLOAD, RecordHeader};
 use crate::state::State;
-use crate::writer::Tier;
 use crate::{Error, Journal};
 
 /// How far the stream of an epoch has come.
@@ -133,54 +132,16 @@ impl Journal {
         digest: [u8; 32],
     ) -> Result<(), Error> {
         let (header, payload) = self.stream_record(sequence, data, digest)?;
-        if self.stream_now(header, &payload)? {
-            return Ok(());
-        }
-        let journal = self.clone();
-        self.detached(async move { journal.stream_waiting(header, payload).await }).await
+        self.append_record(header, payload).await
     }
 
-    /// The quick way, as with copy records.
-    fn stream_now(self: &Rc<Self>, header: RecordHeader, payload: &Bytes) -> Result<bool, Error> {
-        let Ok(_log) = self.log.try_lock() else { return Ok(false) };
-        {
-            let mut state = self.state.borrow_mut();
-            let live = state.segments.len() as u64;
-            let busy = state.draining || state.data_segments(&self.config) < live;
-            if busy || !state.fits(header.stride()) {
-                return Ok(false);
-            }
-            self.admit_stream(&mut state, header, payload.clone())?;
-        }
-        self.pump();
-        Ok(true)
-    }
-
-    async fn stream_waiting(
-        self: Rc<Self>,
-        header: RecordHeader,
-        payload: Bytes,
-    ) -> Result<(), Error> {
-        self.back_pressure().await?;
-        {
-            let _log = self.log.lock().await;
-            self.reserve(header.stride(), Tier::Data).await?;
-            self.admit_stream(&mut self.state.borrow_mut(), header, payload)?;
-        }
-        self.pump();
-        Ok(())
-    }
-
-    fn admit_stream(
+    /// What [`Journal::append_record`] does for the stream alone.
+    pub(crate) fn admit_stream(
         &self,
         state: &mut State,
         header: RecordHeader,
         payload: Bytes,
     ) -> Result<(), Error> {
-        state.check()?;
-        if state.records() >= self.config.max_records {
-            return Err(Error::TooManyRecords { records: state.records() });
-        }
         let last = state.stream.as_ref().map(|stream| stream.appended);
         let last = last.ok_or(Error::Stream("no stream is under way"))?;
         if last.checked_add(1) != Some(header.sequence) {

@@ -12,12 +12,7 @@ const SOON: Duration = Duration::from_secs(90);
 fn a_link_that_is_cut_carries_each_grain_about_once() {
     let (sites, proxy) = Sites::through_proxy(96 * MIB, 2 * MIB, "64KiB", 21);
     let mut primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
+    sites.ship();
     assert!(primary.terminate(SOON).success());
 
     // Random blocks all over the volume, so that most grains are dirty and none compresses.

@@ -23,12 +23,7 @@ fn serve_secondary(sites: &Sites) -> Process {
 fn seeded(seed: u64) -> (Sites, Proxy, Process, Process) {
     let (sites, proxy) = Sites::through_proxy(32 * MIB, 8 * MIB, "64KiB", seed);
     let primary = sites.serve_primary_with(&["--epoch", "1s"]);
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
+    sites.ship();
     let secondary = serve_secondary(&sites);
     wait_until("the secondary runs", || at_secondary(&sites)["running"] == true);
     (sites, proxy, primary, secondary)

@@ -210,12 +210,7 @@ fn a_stopped_replica_is_promoted_and_then_served() {
 fn a_split_brain_changes_nothing_until_the_loser_is_named() {
     let (sites, proxy) = Sites::through_proxy(16 * MIB, 8 * MIB, "64KiB", 63);
     let primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
+    sites.ship();
     let mut secondary = serve_secondary(&sites);
     wait_in_step(&sites);
 

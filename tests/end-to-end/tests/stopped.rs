@@ -67,12 +67,7 @@ fn a_stopped_source_says_what_its_peers_lack() {
     let fresh = sites.json(sites.primary(["status", "job"]));
     assert_eq!(number(&fresh, "/dirty/grains"), 0, "never served");
     let mut primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
+    sites.ship();
     sites.catch_up();
     let io = Tool::require("qemu-io", "qemu-utils");
     io.run(["-f", "raw", "-c", "write -P 7 1M 192k", &sites.uri()]);

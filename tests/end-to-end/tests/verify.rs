@@ -124,12 +124,7 @@ fn kept(index: &Path) -> Vec<u8> {
 fn without_the_other_site_it_says_so_and_a_broken_link_ends_it() {
     let (sites, proxy) = Sites::through_proxy(16 * MIB, 8 * MIB, "64KiB", 82);
     let _primary = sites.serve_primary();
-    let mut dump = sites.primary(["dump", "job", "--to"]);
-    dump.arg(sites.medium(1));
-    sites.ok(dump);
-    let mut load = sites.secondary(["load", "job"]);
-    load.arg(sites.medium(1));
-    sites.ok(load);
+    sites.ship();
     let refused = sites.end(sites.secondary(["verify", "job"]));
     assert_eq!(refused.status.code(), Some(3), "{}", words(&refused));
     assert!(words(&refused).contains("[not-running]"), "{}", words(&refused));

@@ -24,7 +24,7 @@ impl Replica {
 
     /// The same for about what waits now, while more may come.
     pub(super) async fn apply_pass(self: &Rc<Self>) -> Result<()> {
-        self.apply_at_most(self.journal.stats().waiting_bytes).await
+        self.apply_at_most(self.journal.waiting_bytes()).await
     }
 
     async fn apply_at_most(self: &Rc<Self>, bytes: u64) -> Result<()> {

@@ -19,9 +19,8 @@ impl Replica {
                 direct: pull.is_direct(),
             })
         });
-        let mut open = self.direct_mask();
-        open.union_with(&self.streamed_grains());
-        let (open_grains, sequence) = (open.len(), self.position().map_or(0, |at| at.sequence));
+        let open_grains = self.open_grains().len();
+        let sequence = self.position().map_or(0, |at| at.sequence);
         let missing =
             MissingGrains { damaged: self.damaged.len(), not_loaded: self.unloaded.len() };
         let consistent = self.is_consistent();
@@ -48,6 +47,14 @@ impl Replica {
                 open_within: None,
             }
         })
+    }
+
+    /// Grains of the epoch after its cut of which it may hold a part: from a direct catch-up, or from a
+    /// stream.
+    pub(super) fn open_grains(&self) -> GrainSet {
+        let mut open = self.direct_mask();
+        open.union_with(&self.streamed_grains());
+        open
     }
 
     /// What the base may hold of a direct catch-up that was not committed (rule 10).

@@ -114,7 +114,7 @@ pub async fn ask(
 ) -> Result<Verdict> {
     let attached = attach_answering(replica, &connection, &mut inbox).await;
     connection.close();
-    Ok(attached?.1.verdict)
+    Ok(attached?.verdict)
 }
 
 /// Attaches, and answers what the verdict asks.
@@ -122,7 +122,7 @@ async fn attach_answering(
     replica: &Rc<Replica>,
     connection: &Connection,
     inbox: &mut Inbox,
-) -> Result<(grain::attach::Facts, Attached)> {
+) -> Result<Attached> {
     let mine = replica.facts();
     let mut attached = attach(connection, inbox, &mine).await?;
     if let Some(position) = asked(&attached.verdict, Side::Mine) {
@@ -130,7 +130,7 @@ async fn attach_answering(
         attached.verdict =
             answer_as_replica(connection, inbox, &mine, theirs, position, &streamed).await?;
     }
-    Ok((mine, attached))
+    Ok(attached)
 }
 
 async fn converse(
@@ -140,7 +140,7 @@ async fn converse(
     settings: &FollowSettings,
     shown: impl Fn(&Verdict),
 ) -> Result<FollowEnd> {
-    let (_, Attached { theirs, verdict }) = attach_answering(replica, connection, inbox).await?;
+    let Attached { theirs, verdict } = attach_answering(replica, connection, inbox).await?;
     shown(&verdict);
     let connection = connection.clone();
     let mut session = Following { replica, connection, settings, theirs, verdict };
@@ -416,10 +416,7 @@ impl Following<'_> {
             missing.subtract(&arrived);
         }
         send_set(&self.connection, SetName::Missing, &missing).await?;
-        // Of the epoch after its cut this side may hold a part: what a stream brought.
-        let mut open = replica.direct_mask();
-        open.union_with(&replica.streamed_grains());
-        send_set(&self.connection, SetName::Direct, &open).await?;
+        send_set(&self.connection, SetName::Direct, &replica.open_grains()).await?;
         let remaining = replica.pull.borrow().as_ref().map(|pull| pull.remaining());
         if let Some(remaining) = remaining {
             send_set(&self.connection, SetName::Remaining, &remaining).await?;

@@ -155,7 +155,7 @@ impl<'a> Inlet<'a> {
                 other => break other?,
             }
         }
-        if self.replica.journal.stats().waiting_bytes > APPLY_BYTES {
+        if self.replica.journal.waiting_bytes() > APPLY_BYTES {
             applier.wake.notify_one();
         }
         self.moved.notify_one();
