@@ -21,6 +21,10 @@ pub(super) struct CommitBody {
     pub(super) layer: Option<ClosedLayer>,
     /// What the source could not read: missing from the commit on.
     pub(super) unreadable: Vec<Run>,
+    /// It ends an epoch of a stream. That brings what was written in the epoch; a catch-up brings
+    /// everything that this side lacks.
+    #[serde(default)]
+    pub(super) streamed: bool,
 }
 
 impl CommitBody {
@@ -69,6 +73,7 @@ impl Replica {
             unix_ms: record.unix_ms,
             layer,
             unreadable: unreadable.runs().collect(),
+            streamed: false,
         };
         // In a task of its own, under the lock that applying takes: whoever drops the session in between
         // (a load that is asked for) must not leave a journal that knows of the commit and a state that
@@ -85,6 +90,15 @@ impl Replica {
     }
 
     async fn make_commit(self: &Rc<Self>, record: &PullRecord, body: CommitBody) -> Result<()> {
+        // Until the lock was free, something may have been applied whose record was damaged.
+        let unreadable = body.unreadable.iter().map(|run| run.count).sum::<u64>();
+        let left = self.pull.borrow().as_ref().map_or(0, |pull| pull.remaining_len());
+        if left > unreadable {
+            return Err(Error::State(
+                "the journal lost some grains of this catch-up; they are asked for again"
+                    .to_owned(),
+            ));
+        }
         if record.direct {
             // What arrived since the last sync may be lost when this one fails, and is asked for again.
             self.strike_arrived().await?;
@@ -129,11 +143,13 @@ impl Replica {
         let unreadable: GrainSet = body.unreadable.iter().copied().collect();
         let damaged = MissingMap::make(&self.pool, &unreadable).await?;
         // From here to the save memory and state change together.
-        let damaged_at = damaged.as_ref().map(|(at, _)| *at);
         let pull = self.pull.borrow_mut().take();
         let mut freed: Vec<LayerRef> = Vec::new();
-        freed.extend(self.damaged.put(damaged));
-        freed.extend(self.unloaded.forget());
+        if !body.streamed {
+            freed.extend(self.damaged.put(damaged));
+            freed.extend(self.unloaded.forget());
+        }
+        let (damaged_at, unloaded_at) = (self.damaged.at(), self.unloaded.at());
         self.store.change(|s| {
             let Some(replica) = &mut s.replica else { return };
             if let Some(pull) = replica.pull.take() {
@@ -144,7 +160,7 @@ impl Replica {
             }
             replica.damaged = damaged_at;
             replica.unreadable = body.unreadable;
-            replica.unloaded = None;
+            replica.unloaded = unloaded_at;
             freed.extend(replica.streamed.take().map(|streamed| streamed.layer));
             replica.fuzzy_end = None;
             if let Some(seed) = replica.seed.as_mut().filter(|seed| seed.differs()) {

@@ -27,7 +27,7 @@ use std::rc::Rc;
 use disk::Context;
 use grain::{CutId, GrainSet};
 use journal::Journal;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::Result;
 use crate::state::{SeedRecord, State, StateStore};
@@ -116,6 +116,8 @@ pub struct Replica {
     settings: Settings,
     journal: Rc<Journal>,
     damaged: MissingMap,
+    /// Told when something was added to `damaged`.
+    damage_noted: Notify,
     unloaded: MissingMap,
     pull: RefCell<Option<ActivePull>>,
     /// Set while connected and in step.

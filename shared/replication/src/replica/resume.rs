@@ -86,6 +86,7 @@ impl Replica {
             map.sync().await?;
         }
         let at = self.damaged.add(&self.pool, lost).await?;
+        self.damage_noted.notify_waiters();
         self.store
             .update(|s| {
                 if let Some(replica) = &mut s.replica {
@@ -93,6 +94,17 @@ impl Replica {
                 }
             })
             .await
+    }
+
+    /// Until a grain is missing whose only copy was damaged.
+    pub(super) async fn lacks_some(&self) {
+        loop {
+            let noted = self.damage_noted.notified();
+            if !self.damaged.is_empty() {
+                return;
+            }
+            noted.await;
+        }
     }
 
     /// Before a session takes over from others: what they brought is made durable, and its extent noted,

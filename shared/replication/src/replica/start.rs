@@ -7,7 +7,7 @@ use std::rc::Rc;
 use disk::Context;
 use grain::GrainSet;
 use journal::{Journal, Recovered, What};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::commit::CommitBody;
 use super::gather::Storing;
@@ -59,6 +59,7 @@ impl Replica {
             settings,
             journal,
             damaged,
+            damage_noted: Notify::new(),
             unloaded,
             pull: RefCell::new(None),
             in_step: Cell::new(false),

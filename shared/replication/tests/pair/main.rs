@@ -20,6 +20,7 @@ mod rig;
 mod role_histories;
 mod roles;
 mod stream;
+mod stream_damage;
 mod stream_roles;
 mod switchover;
 mod unreadable;

@@ -97,6 +97,8 @@ impl<'a> Inlet<'a> {
             outcome = self.sync() => Err(outcome.err().unwrap_or(Error::Cancelled)),
             // A second look, or a repair, wants a catch-up.
             () = self.replica.verification.round_wanted() => Ok(None),
+            // So does what a damaged record leaves missing.
+            () = self.replica.lacks_some() => Ok(None),
         }
     }
 

@@ -165,7 +165,8 @@ impl Replica {
         let (at, _) = self.pool.create_with(MapKind::Layer, &grains).await?;
         let layer = commit_rule(&lineage, from, cut, grains.len()).and_then(|commit| commit.layer);
         let layer = layer.map(|layer| ClosedLayer { at, name: layer.name, grains: grains.len() });
-        let body = CommitBody { lineage, cut, unix_ms, layer, unreadable: Vec::new() };
+        let body =
+            CommitBody { lineage, cut, unix_ms, layer, unreadable: Vec::new(), streamed: true };
         let number = self.journal.commit(&[], cut, body.encode()?).await?;
         *self.stream.borrow_mut() =
             Some(ActiveStream { cut, sequence: 0, grains: GrainSet::new() });
