@@ -8,6 +8,7 @@ pub mod flushed_is_kept;
 pub mod media;
 pub mod no_change_missed;
 pub mod no_silent_full_copy;
+pub mod promotion;
 pub mod replica_consistent;
 pub mod stands_fast;
 pub mod sync_keeps;
@@ -46,7 +47,9 @@ pub async fn look_at(world: &Rc<World>, kinds: [Crash; 2], seed: u64) {
     let told = sync_keeps::Told::now(world, kinds[1]);
     let twin = twin::Twin::of(world, kinds, seed);
     flushed_is_kept::of_twin(world, &twin, kinds[0]);
+    let other = promotion::Drawn::from(world, kinds, seed);
     attach(world, &twin, standing, told).await;
+    promotion::check(world, other).await;
 }
 
 /// Starts the copies and attaches them. `standing` is what bound the replica when they were taken.
@@ -86,9 +89,12 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
         None => sync_keeps::Told::now(world, kinds[1]),
         Some(_) => None,
     };
-    let twin = twin::Twin::of(world, kinds, random.next_u64());
+    let seed = random.next_u64();
+    let twin = twin::Twin::of(world, kinds, seed);
     if crashed.is_none() {
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
     }
+    let other = promotion::Drawn::from(world, kinds, seed);
     attach(world, &twin, standing, told).await;
+    promotion::check(world, other).await;
 }

@@ -24,21 +24,14 @@ pub async fn check(world: &Rc<World>, twin: &Twin, replica: &Rc<Replica>) {
     if replica.head().is_none() {
         return;
     }
-    let source = match twin.start_source(world).await {
+    let source = match twin.start_source(world, Site::Source).await {
         Ok(source) => source,
         Err(e) => {
             return world.fail("alive", format!("a crashed source does not start: {e}"));
         }
     };
     let before = world.volumes_of(twin.machine(Site::Source));
-    let outcome = match attach(world, &source, replica, false).await {
-        // Where a machine was rolled back the operator has to name the loser.
-        Err(Error::Refused { rule, .. }) if world.licence.rolled_back.get() => {
-            world.trace.count_named(format!("checked: rolled back, refused by {rule}"));
-            attach(world, &source, replica, true).await
-        }
-        outcome => outcome,
-    };
+    let outcome = attach(world, Site::Source, &source, replica).await;
     if let Err(e) = outcome {
         return world.fail("no_change_missed", format!("copies do not come into step: {e}"));
     }
@@ -53,14 +46,31 @@ pub async fn check(world: &Rc<World>, twin: &Twin, replica: &Rc<Replica>) {
     }
 }
 
-async fn attach(
+/// Attaches a copy to the source, which runs on the copy of `site`'s machine, until both are in step.
+pub(super) async fn attach(
     world: &World,
+    site: Site,
+    source: &Rc<Source>,
+    replica: &Rc<Replica>,
+) -> replication::Result<()> {
+    match attach_by(world, site, source, replica, false).await {
+        // Where a machine was rolled back the operator has to name the loser.
+        Err(Error::Refused { rule, .. }) if world.licence.rolled_back.get() => {
+            world.trace.count_named(format!("checked: rolled back, refused by {rule}"));
+            attach_by(world, site, source, replica, true).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn attach_by(
+    world: &World,
+    site: Site,
     source: &Rc<Source>,
     replica: &Rc<Replica>,
     compare: bool,
 ) -> replication::Result<()> {
-    let (near_id, far_id) =
-        (world.keys(Site::Source).identity(), world.keys(Site::Replica).identity());
+    let (near_id, far_id) = (world.keys(site).identity(), world.keys(site.other()).identity());
     let config = LinkConfig { keep_alive: None, ..LinkConfig::default() };
     let MemoryPair { near, far, near_session, far_session, .. } =
         memory_pair(near_id, far_id, 1, &config, Calm);

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use disk::simulated::FileContent;
+use grain::Position;
 use replication::replica::Replica;
 
 use super::twin::Twin;
@@ -12,7 +13,7 @@ use crate::world::World;
 /// Starts the copy of the replica as it is after a crash and compares what it claims. Gives the role,
 /// for who attaches it.
 pub async fn check(world: &Rc<World>, twin: &Twin) -> Option<Rc<Replica>> {
-    let replica = match twin.start_replica(world).await {
+    let replica = match twin.start_replica(world, Site::Replica).await {
         Ok(replica) => replica,
         Err(e) => {
             world.fail("replica_consistent", format!("a crashed replica does not start: {e}"));
@@ -49,7 +50,18 @@ fn is_what_it_says(
     replica: &Replica,
     volumes: &[FileContent],
 ) -> Result<(), String> {
-    let Some(at) = replica.position().filter(|_| replica.is_consistent()) else { return Ok(()) };
+    match replica.position().filter(|_| replica.is_consistent()) {
+        Some(at) => is_source_at(world, at, volumes),
+        None => Ok(()),
+    }
+}
+
+/// Whether the volumes are those of the source at this position.
+pub(super) fn is_source_at(
+    world: &World,
+    at: Position,
+    volumes: &[FileContent],
+) -> Result<(), String> {
     if at.sequence == 0 {
         return match world.oracle.differs_from_cut(at.cut, volumes) {
             Some(words) => Err(format!("that it is at {}, but {words}", at.cut)),

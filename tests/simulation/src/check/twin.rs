@@ -6,7 +6,7 @@ use disk::simulated::{Crash, SimMachine};
 use replication::Result;
 use replication::replica::Replica;
 use replication::source::Source;
-use replication::state::StateStore;
+use replication::state::{Role, StateStore};
 
 use crate::node::dir;
 use crate::plan::Site;
@@ -35,21 +35,27 @@ impl Twin {
         Twin { machines }
     }
 
+    /// The role that the disk of a site names.
+    pub async fn role(&self, site: Site) -> Result<Role> {
+        let store = StateStore::open(&self.machine(site).context(), dir()).await?;
+        Ok(store.with(|s| s.role))
+    }
+
     /// The copy of a site's machine.
     pub fn machine(&self, site: Site) -> &SimMachine {
         &self.machines[site as usize]
     }
 
-    /// Starts the copy of the replica, with room for whatever a catch-up brings.
-    pub async fn start_replica(&self, world: &World) -> Result<Rc<Replica>> {
-        let ctx = self.machine(Site::Replica).context();
+    /// Starts the copy of a site as a replica, with room for whatever a catch-up brings.
+    pub async fn start_replica(&self, world: &World, site: Site) -> Result<Rc<Replica>> {
+        let ctx = self.machine(site).context();
         let store = StateStore::open(&ctx, dir()).await?;
         Replica::start(&ctx, dir(), &store, world.replica_settings(true)).await
     }
 
-    /// Starts the copy of the source; a suspect one with the operator's word.
-    pub async fn start_source(&self, world: &World) -> Result<Rc<Source>> {
-        let ctx = self.machine(Site::Source).context();
+    /// Starts the copy of a site as a source; a suspect one with the operator's word.
+    pub async fn start_source(&self, world: &World, site: Site) -> Result<Rc<Source>> {
+        let ctx = self.machine(site).context();
         let store = StateStore::open(&ctx, dir()).await?;
         Source::start(&ctx, dir(), &store, world.source_settings(true)).await
     }
