@@ -15,7 +15,7 @@ use super::missing::free;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;
 use crate::session::PIECE_BYTES;
-use crate::state::{ClosedLayer, PullRecord, PullSession};
+use crate::state::{PullRecord, PullSession};
 use crate::{Error, Result};
 
 /// Grains that a source may say it cannot read: no honest one has more, and the commit names them all.
@@ -219,7 +219,7 @@ impl Replica {
                 return wrong("does not begin at a cut that this site holds");
             };
             // Else what this site wrote on its own would stay, unnoticed.
-            all.union_with(&self.written_since(common).await?);
+            all.union_with(&self.keeper().written_since(common).await?);
         }
         if !all.is_subset(&announced.record) {
             return wrong("leaves out grains that are missing here");
@@ -229,21 +229,6 @@ impl Replica {
 
     fn knows(&self, cut: CutId) -> bool {
         self.store.with(|s| s.lineage.contains(cut))
-    }
-
-    /// What this site's layers hold since a cut of its own lineage.
-    async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
-        let layers = self.store.with(|s| {
-            let at = s.lineage.index_of(cut);
-            let after =
-                |c: &&ClosedLayer| s.lineage.index_of(c.name.to).is_none_or(|to| Some(to) > at);
-            s.layers.closed.iter().filter(after).map(|c| c.at).collect::<Vec<_>>()
-        });
-        let mut written = GrainSet::new();
-        for at in layers {
-            written.union_with(&self.pool.read_map(at, MapKind::Layer).await?.set);
-        }
-        Ok(written)
     }
 
     /// Makes everything durable that must be before the first grain of a catch-up arrives.

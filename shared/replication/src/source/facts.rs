@@ -6,7 +6,6 @@ use grain::{CutId, GrainSet, Layer, Position};
 
 use super::Source;
 use crate::Result;
-use crate::map::MapKind;
 
 impl Source {
     /// The facts for the peer with `identity`.
@@ -43,16 +42,7 @@ impl Source {
 
     /// Everything that was written after `cut`: what a replica that stands there does not hold.
     pub(super) async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
-        let layers = self.store.with(|s| {
-            let at = s.lineage.index_of(cut);
-            let after = |to| s.lineage.index_of(to) > at || at.is_none();
-            let closed = s.layers.closed.iter().filter(|c| after(c.name.to));
-            closed.map(|c| c.at).collect::<Vec<_>>()
-        });
-        let mut written = GrainSet::new();
-        for at in layers {
-            written.union_with(&self.tracker.pool().read_map(at, MapKind::Layer).await?.set);
-        }
+        let mut written = self.keeper().written_since(cut).await?;
         self.tracker.with_open(|open| written.union_with(open));
         Ok(written)
     }

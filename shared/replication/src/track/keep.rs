@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use grain::lineage::{Count, droppable, merge_neighbours};
+use grain::lineage::{Count, droppable, merge_neighbours, supplying_layers};
 use grain::{CutId, GrainSet, Layer, LayerName};
 
 use super::pool::MapPool;
@@ -35,6 +35,24 @@ impl LayerKeeper<'_> {
             out.push(Layer { name: name.clone(), grains: content.set });
         }
         Ok(out)
+    }
+
+    /// What the closed layers hold since a cut of this side's lineage; everything where no layer knows. A
+    /// layer's place is that of its cuts in the lineage (rule 1): its last one may have been pruned there.
+    pub async fn written_since(&self, cut: CutId) -> Result<GrainSet> {
+        let (names, used) = self.store.with(|s| {
+            let names: Vec<_> = s.layers.closed.iter().map(|c| c.name.clone()).collect();
+            let known = s.lineage.contains(cut).then_some(&s.lineage);
+            let used = known.and_then(|chain| supplying_layers(chain, cut, &names).ok());
+            (names, used)
+        });
+        let Some(used) = used else { return Ok(GrainSet::full(&self.pool.geometry())) };
+        let used: Vec<_> = used.into_iter().filter_map(|index| names.get(index).cloned()).collect();
+        let mut written = GrainSet::new();
+        for layer in self.load(&used).await? {
+            written.union_with(&layer.grains);
+        }
+        Ok(written)
     }
 
     /// Merges what may be merged, drops the oldest beyond the bound, prunes the lineage. A drop is

@@ -48,7 +48,7 @@ fn damage(life: &Life) -> usize {
 async fn honest(life: &Life, seed: u64) {
     let scratch = SimMachine::new(seed);
     scratch.restore(&life.pair.replica_machine.snapshot());
-    scratch.crash_seeded(if seed % 2 == 0 { Crash::Kill } else { Crash::PowerCut }, seed);
+    scratch.crash_seeded(if seed.is_multiple_of(2) { Crash::Kill } else { Crash::PowerCut }, seed);
     let replica = life.pair.start_replica_on(&scratch).await.expect("a start after a crash");
     if replica.is_consistent() {
         let content = read_volumes(&scratch.context(), 2).await;
@@ -81,7 +81,7 @@ fn a_damaged_record_of_a_stream_is_missing_until_it_was_brought_again() {
                 }
             }
             brought += progress.sent_grains.get() - before;
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 life.restart_replica(Crash::Kill, seed).await;
                 life.connect().await;
             }

@@ -1,7 +1,7 @@
 //! Positions inside an epoch, where sites do not agree any more: a machine put back to an older image, a
 //! promotion in the middle of an epoch, a failed source that comes back with more than the other site has.
 
-use disk::simulated::{Crash, Fault, OpKind};
+use disk::simulated::{Crash, Fault, OpKind, SimMachine};
 use grain::attach::Rule;
 use replication::Error;
 use replication::state::Mode;
@@ -127,6 +127,18 @@ fn a_promotion_inside_an_epoch_keeps_a_prefix_and_the_old_source_comes_back_by_t
     }
 }
 
+/// The machine goes down once, before its operation of this number from now.
+fn dies_at(machine: &SimMachine, after: u64, kind: Crash) {
+    let (crashing, at) = (machine.clone(), machine.operations() + after);
+    let done = std::cell::Cell::new(false);
+    machine.set_fault_hook(move |op| {
+        if op.number >= at && !done.replace(true) {
+            crashing.crash_seeded(kind, after);
+        }
+        Fault::None
+    });
+}
+
 /// No map file is two things at once, or free while it counts.
 fn assert_files_are_apart(life: &Life) {
     let files = life.replica.store().with(|s| {
@@ -151,17 +163,8 @@ fn a_replica_that_dies_anywhere_around_a_cut_of_the_stream_goes_on_from_there() 
                 tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
             }
             life.some_writes(4).await;
-            let (machine, at) =
-                (life.pair.replica_machine.clone(), life.pair.replica_machine.operations() + after);
             let kind = if after % 4 == 0 { Crash::Kill } else { Crash::PowerCut };
-            let crashed = std::rc::Rc::new(std::cell::Cell::new(false));
-            let done = crashed.clone();
-            life.pair.replica_machine.set_fault_hook(move |op| {
-                if op.number >= at && !done.replace(true) {
-                    machine.crash_seeded(kind, after);
-                }
-                Fault::None
-            });
+            dies_at(&life.pair.replica_machine, after, kind);
             tokio::time::sleep(std::time::Duration::from_secs(3)).await;
             life.pair.replica_machine.clear_fault_hook();
             life.restart_replica(Crash::Kill, after).await;

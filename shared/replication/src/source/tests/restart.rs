@@ -43,6 +43,32 @@ fn a_clean_stop_reopens_nothing() {
     });
 }
 
+/// A replica's lineage is the source's, which may have no more the cut at which one of its layers ends.
+#[test]
+fn layers_that_end_at_a_pruned_cut_are_older_than_the_cuts_after_it() {
+    run(async {
+        let site = Site::new(3).await;
+        let source = site.start().await.unwrap();
+        let mut cuts = Vec::new();
+        for grain in 3..7 {
+            let made = cut(&source).await.unwrap();
+            publish(&source, made).await.unwrap();
+            cuts.push(made);
+            write_grain(&source, 0, grain, 1).await.unwrap();
+        }
+        let last = cut(&source).await.unwrap();
+        source.store().update(|s| s.lineage.prune(|cut| cut != cuts[1])).await.unwrap();
+        let keeper = source.keeper();
+        let since = |cut| keeper.written_since(cut);
+        assert!(since(last).await.unwrap().is_empty());
+        let newest: Vec<_> = since(cuts[3]).await.unwrap().runs().collect();
+        assert_eq!(newest, [grain::Run { volume: VolumeId(0), first: 6, count: 1 }]);
+        assert_eq!(since(cuts[2]).await.unwrap().len(), 2);
+        // Nobody knows the epoch around the cut that is gone.
+        assert_eq!(since(cuts[0]).await.unwrap().len(), site.geometry.total_grains());
+    });
+}
+
 /// Power cuts at each operation of a start that follows a power cut.
 #[test]
 fn a_start_that_is_cut_off_loses_nothing() {
