@@ -107,12 +107,7 @@ impl Replica {
             self.note_damaged(&lost).await?;
         }
         let boot = hex(&self.ctx.clock.boot_id());
-        self.store
-            .update(|s| {
-                s.run.lost_sync = s.run.lost_sync.take().filter(|lost| *lost == boot);
-                (s.run.boot, s.run.seal) = (boot, None);
-            })
-            .await?;
+        self.store.update(|s| s.run.begin(boot)).await?;
         self.apply().await
     }
 

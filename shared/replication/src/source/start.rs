@@ -95,8 +95,7 @@ impl Source {
     /// The start cut.
     async fn begin(self: &Rc<Self>, clean: bool) -> Result<()> {
         let sequence = self.store.change(|s| {
-            s.run.boot = hex(&self.ctx.clock.boot_id());
-            s.run.seal = None;
+            s.run.begin(hex(&self.ctx.clock.boot_id()));
             if self.settings.accept_suspect {
                 s.suspect = None;
             }
@@ -141,6 +140,12 @@ impl Source {
         }
         self.tracker.settle().await?;
         self.sync_base().await?;
+        // The seal is of what a power cut leaves. Where an earlier run lost a sync that is not known, and the
+        // next start is one after an unclean stop.
+        if self.store.with(|s| s.run.lost_sync.is_some()) {
+            tracing::warn!("stopped without a seal: a sync of the volumes has failed");
+            return Ok(());
+        }
         let seal = seal::make(&self.ctx, &self.volumes).await?;
         let sequence = self.streams.sequence();
         self.store.update(|s| (s.run.seal, s.run.sequence) = (Some(seal), Some(sequence))).await?;

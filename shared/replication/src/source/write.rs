@@ -10,6 +10,7 @@ use grain::{Content, Run, VolumeId};
 use super::Source;
 use super::stream::Tickets;
 use crate::group_commit::GroupCommit;
+use crate::track::recover::hex;
 use crate::track::{Marked, Ticket};
 use crate::volumes::Volumes;
 use crate::{Error, Result};
@@ -341,7 +342,12 @@ impl Source {
         if let Err(e) = self.reopen_unsynced().await {
             tracing::error!(error = %e, "what may be lost could not be marked");
         }
-        let saved = self.store.update(|s| s.suspect = s.suspect.take().or(Some(words))).await;
+        let boot = hex(&self.ctx.clock.boot_id());
+        let noted = self.store.update(|s| {
+            s.suspect = s.suspect.take().or(Some(words));
+            s.run.lost_sync = Some(boot);
+        });
+        let saved = noted.await;
         if let Err(e) = saved {
             tracing::error!(error = %e, "the state could not be saved");
         }

@@ -69,10 +69,18 @@ pub struct RunRecord {
     /// With a seal: how many writes the source's open epoch had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// Boot id (hex) in which a sync of the replica's volumes failed: until the next boot what is read from
+    /// Boot id (hex) in which a sync of the volumes failed: until the next boot what is read from
     /// them need not be what a power cut leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_sync: Option<String>,
+}
+
+impl RunRecord {
+    /// A site starts in the boot of this id (hex).
+    pub(crate) fn begin(&mut self, boot: String) {
+        self.lost_sync = self.lost_sync.take().filter(|lost| *lost == boot);
+        (self.boot, self.seal) = (boot, None);
+    }
 }
 
 /// What the volumes looked like when the site stopped cleanly.
