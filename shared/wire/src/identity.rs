@@ -6,8 +6,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
-use aws_lc_rs::{agreement, rand, signature as lc_signature};
+use aws_lc_rs::{agreement, signature as lc_signature};
 use bech32::{Bech32, Bech32m, Hrp, primitives::decode::CheckedHrpstring};
 use serde::{Deserialize, Serialize};
 
@@ -140,12 +141,13 @@ impl From<Identity> for String {
 impl AgeRecipient {
     /// Refuses the few keys of small order: everybody knows the "shared secret" with them.
     fn from_bytes(bytes: [u8; 32]) -> Result<Self, String> {
-        let weak = || "its X25519 key is one of the weak ones".to_owned();
-        let random = rand::SystemRandom::new();
-        let own = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random)
-            .map_err(|_| "the kernel gave no random bytes".to_owned())?;
+        // Any key of ours shows it: with one of theirs every agreement comes to nothing (RFC 7748, 6.1).
+        static ANY: LazyLock<Option<agreement::PrivateKey>> =
+            LazyLock::new(|| agreement::PrivateKey::generate(&agreement::X25519).ok());
+        let own = ANY.as_ref().ok_or("the kernel gave no random bytes")?;
         let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, &bytes);
-        agreement::agree_ephemeral(own, theirs, (), |_| Ok(())).map_err(|()| weak())?;
+        agreement::agree(own, theirs, (), |_| Ok(()))
+            .map_err(|()| "its X25519 key is one of the weak ones".to_owned())?;
         Ok(AgeRecipient(bytes))
     }
 

@@ -39,6 +39,23 @@ impl Image {
         }
     }
 
+    /// Takes the pages that a range touches as they are in `other`.
+    pub fn share(&mut self, other: &Image, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+        let gone: Vec<u64> = self.pages.range(pages.clone()).map(|(page, _)| *page).collect();
+        for page in gone {
+            if !other.pages.contains_key(&page) {
+                self.pages.remove(&page);
+            }
+        }
+        for (page, data) in other.pages.range(pages) {
+            self.pages.insert(*page, data.clone());
+        }
+    }
+
     /// Makes a range zeros; pages inside it go.
     pub fn zero(&mut self, range: Range<u64>) {
         if range.is_empty() {

@@ -66,15 +66,17 @@ impl LayerKeeper<'_> {
             self.merge(first, second).await?;
         }
         let most = (self.history_bytes / self.pool.layer_file_bytes()).max(1) as usize;
-        self.store.change(|s| {
+        let changed = self.store.change(|s| {
+            let before = (s.layers.closed.len(), s.lineage.cuts().len());
             if let Some(floor) = floor(s) {
                 drop_oldest(s, floor, most);
             }
             let mut keep = held(s);
             keep.extend(s.layers.closed.iter().flat_map(|c| [c.name.from, c.name.to]));
             s.lineage.prune(|cut| keep.contains(&cut));
+            before != (s.layers.closed.len(), s.lineage.cuts().len())
         });
-        self.store.save().await
+        if changed { self.store.save().await } else { Ok(()) }
     }
 
     /// Writes the union of two neighbours to a fresh file and records it in their place.
