@@ -21,10 +21,10 @@ impl MissingMap {
     pub(super) async fn open(pool: &MapPool, at: Option<LayerRef>) -> Result<MissingMap> {
         let map = match at {
             Some(at) => match pool.open_map(at, MapKind::Missing).await {
-                Ok((map, content)) => {
-                    if content.damaged_sectors > 0 {
-                        map.sync().await?;
-                    }
+                Ok((map, _)) => {
+                    // A process that was killed may have struck grains whose bits only the page cache has.
+                    // What is said from here on rests on them.
+                    map.sync().await?;
                     Some((at, map))
                 }
                 Err(Error::Corrupt { path, detail }) => {
