@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use site::Printer;
-use site::amount::{human_bytes, human_duration};
+use site::amount::{human_bytes, human_duration, human_rate};
 use site::printer::Table;
 
 use crate::VerifiedStatus;
-use crate::status::{Amount, PeerStatus, Status};
+use crate::status::{Amount, ForecastStatus, PeerStatus, Status};
 
 fn amount(amount: Amount) -> String {
     format!("{} grains ({})", amount.grains, human_bytes(amount.bytes))
@@ -135,6 +135,22 @@ fn verified(found: &VerifiedStatus, now: u64) -> String {
     text
 }
 
+/// When a replica that catches up will be in step.
+fn forecast_words(forecast: &ForecastStatus) -> String {
+    let (carried, written) =
+        (human_rate(forecast.carried_bytes_s), human_rate(forecast.written_bytes_s));
+    match forecast.in_step_in_ms {
+        Some(ms) => {
+            let time = human_duration(Duration::from_millis(ms));
+            format!("in step in about {time} (the link carries {carried}, newly written {written})")
+        }
+        None => format!(
+            "WILL NOT COME INTO STEP: newly written {written}, the link carries {carried}; it needs a \
+             faster link or fewer writes"
+        ),
+    }
+}
+
 fn peer(peer: &PeerStatus, now: u64) -> String {
     let mut text = peer.fingerprint.clone();
     match (&peer.connected, &peer.remote) {
@@ -166,6 +182,13 @@ fn peer(peer: &PeerStatus, now: u64) -> String {
             ", catch-up {} of {} grains",
             progress.done_grains, progress.total_grains
         ));
+    }
+    if let Some(forecast) = &peer.forecast {
+        text.push_str(&format!(", {}", forecast_words(forecast)));
+    }
+    if let Some(wire) = peer.wire.filter(|_| peer.connected) {
+        let (sent, came) = (human_bytes(wire.sent_bytes), human_bytes(wire.received_bytes));
+        text.push_str(&format!(", link: {sent} sent, {came} received"));
     }
     if let Some(found) = &peer.verified {
         text.push_str(&format!(", verified {}", verified(found, now)));

@@ -131,6 +131,12 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// Payload bytes over the link since it came up.
     pub link_bytes: u64,
+    /// What went over it as it travelled.
+    #[serde(default)]
+    pub wire: Option<WireStatus>,
+    /// While it catches up: when it will be in step (at a source).
+    #[serde(default)]
+    pub forecast: Option<ForecastStatus>,
     /// Grains of the present catch-up, and how many of them are done.
     pub catch_up: Option<Progress>,
     /// What its newest verification found (at a source).
@@ -140,6 +146,40 @@ pub struct PeerStatus {
     pub mode: Option<String>,
     /// The stream, in the modes that have one.
     pub mirror: Option<MirrorStatus>,
+}
+
+/// A link: bytes of frames as they travel, after compression and before TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireStatus {
+    /// Bytes sent from here.
+    pub sent_bytes: u64,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// The last round trip that was measured, in microseconds.
+    pub round_trip_us: Option<u64>,
+}
+
+impl From<wire::link::LinkCounters> for WireStatus {
+    fn from(counters: wire::link::LinkCounters) -> WireStatus {
+        WireStatus {
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+            round_trip_us: counters.round_trip.map(|time| time.as_micros() as u64),
+        }
+    }
+}
+
+/// Whether a catch-up comes to an end, by what was measured in the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForecastStatus {
+    /// Bytes that the replica lacks now.
+    pub behind_bytes: u64,
+    /// Bytes of them that the link carries a second.
+    pub carried_bytes_s: u64,
+    /// Bytes that are newly written a second: grains that have to travel, or travel again.
+    pub written_bytes_s: u64,
+    /// Milliseconds until it is in step, if both go on like this; none when it will not be.
+    pub in_step_in_ms: Option<u64>,
 }
 
 /// A stream.

@@ -8,9 +8,11 @@ use bytes::Bytes;
 
 use crate::Error;
 
+mod compress;
 mod decoder;
 mod encoder;
 
+pub use compress::Compress;
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::frame::{FIRST_FREE_KIND, Frame};
+use crate::frame::{Compress, FIRST_FREE_KIND, Frame};
 use crate::{Error, Identity};
 
 mod connect;
@@ -52,8 +52,8 @@ pub struct LinkConfig {
     pub tcp_user_timeout: Duration,
     /// Size of the kernel's buffers; `None` leaves it to the kernel, which adapts them to the path.
     pub socket_buffer_bytes: Option<usize>,
-    /// zstd level for frames that ask for compression.
-    pub zstd_level: i32,
+    /// Whether payloads of frames that ask for it are compressed.
+    pub compress: Compress,
 }
 
 /// Signs of life on an idle link.
@@ -76,7 +76,7 @@ impl Default for LinkConfig {
             linger: seconds(5),
             tcp_user_timeout: seconds(120),
             socket_buffer_bytes: None,
-            zstd_level: 1,
+            compress: Compress::Off,
         }
     }
 }
@@ -134,6 +134,25 @@ pub struct LinkReceiver {
     close_on_drop: Arc<CloseOnDrop>,
 }
 
+/// Reads what went over a link, without keeping it open.
+#[derive(Clone, Debug)]
+pub struct LinkMeter {
+    shared: Arc<Shared>,
+    credits: Arc<Semaphore>,
+}
+
+impl LinkMeter {
+    /// What went over the link so far.
+    pub fn counters(&self) -> LinkCounters {
+        self.shared.counters.snapshot()
+    }
+
+    /// Bytes of frames that were sent and have not gone to the socket yet.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.shared.queue_bytes().saturating_sub(self.credits.available_permits()) as u64
+    }
+}
+
 /// Held by every half; when the last goes, nobody can use the link any more.
 #[derive(Debug)]
 struct CloseOnDrop(Arc<Shared>);
@@ -153,6 +172,12 @@ impl Link {
     /// What is known about the other end.
     pub fn about(&self) -> &About {
         self.sender.about()
+    }
+
+    /// What goes over it, to be read while the halves are in use.
+    pub fn meter(&self) -> LinkMeter {
+        let (shared, credits) = (self.sender.shared.clone(), self.sender.credits.clone());
+        LinkMeter { shared, credits }
     }
 
     /// The two halves. They end together.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use end_to_end::{Direction, Sites, VolumeWriter, WriterOptions, wait_for};
+use end_to_end::{Direction, Sites, Tool, VolumeWriter, WriterOptions, wait_for};
 
 const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(90);
@@ -47,4 +47,44 @@ fn a_link_that_is_cut_carries_each_grain_about_once() {
     let share = passed() as f64 / dirty as f64;
     assert!(share < 1.2, "{} bytes for {dirty} dirty ones: {share:.2}", passed());
     drop(primary);
+}
+
+/// What repeats itself travels short where that was chosen, or where the link is thin; and meanwhile the status
+/// says when the replica will be in step.
+#[test]
+fn a_thin_link_carries_less_than_what_changed_and_the_end_is_foreseen() {
+    for (number, how) in ["off", "19", "auto"].into_iter().enumerate() {
+        let (sites, proxy) = Sites::through_proxy(64 * MIB, 2 * MIB, "64KiB", 22);
+        let primary = sites.serve_primary_with(&["--compress", how]);
+        sites.ship();
+        let changed = 24 * MIB;
+        let io = Tool::require("qemu-io", "qemu-utils");
+        let write = format!("write -P {} 8M 24M", 0x51 + number);
+        let written = io.command().args(["-f", "raw", "-c", &write, &sites.uri()]).output();
+        assert!(written.expect("qemu-io runs").status.success());
+        proxy.set_rate(Some(3 * MIB));
+        let mut once = sites.launch_secondary(&["--once", "--in-step", "0"]);
+        if how == "off" {
+            let foreseen = wait_for("a forecast", SOON, || {
+                let status = sites.json(sites.primary(["status", "job"]));
+                status.pointer("/peers/0/forecast").filter(|f| !f.is_null()).cloned()
+            });
+            let figure = |name: &str| foreseen[name].as_u64();
+            let (carried, behind) = (figure("carried_bytes_s"), figure("behind_bytes"));
+            assert!(carried > Some(MIB / 4) && behind < Some(changed + 3 * MIB), "{foreseen}");
+            let shown = sites.ok(sites.primary(["status", "job"]));
+            assert!(shown.contains("in step in about"), "{shown}");
+        }
+        proxy.set_rate(Some(if how == "off" { 64 * MIB } else { 3 * MIB }));
+        let status = once.wait_for_exit(SOON);
+        assert!(status.success(), "{how}: {status}: {}", once.stderr());
+        sites.assert_equal();
+        let passed = proxy.bytes(Direction::FromTarget);
+        match how {
+            "off" => assert!(passed > changed, "{passed}"),
+            "auto" => assert!(passed < changed * 4 / 5, "{passed}"),
+            _ => assert!(passed < 2 * MIB, "{passed}"),
+        }
+        drop(primary);
+    }
 }

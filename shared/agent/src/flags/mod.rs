@@ -9,6 +9,7 @@ use std::time::Duration;
 use disk::Context;
 use site::Problem;
 use site::amount::{parse_duration, parse_rate, parse_size};
+use wire::frame::Compress;
 
 use crate::serve::SiteOptions;
 
@@ -32,6 +33,9 @@ pub struct Shared {
     /// Where the other site dials in
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<SocketAddr>,
+    /// Compress what travels: off, auto (where the link is slower than that), or a zstd level from 1 to 19
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    compress: Compress,
     /// Space kept for layers that are no longer needed: they make a site that was rolled back a delta
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     layer_history: u64,

@@ -74,6 +74,7 @@ impl ReplicaFlags {
                 ..FollowSettings::default()
             },
             max_pause: self.max_pause,
+            compress: shared.compress,
             listen: shared.listen.clone(),
             verify_every: self.verify_every,
             verify_rate_bytes: self.verify_rate.unwrap_or(0),

@@ -107,6 +107,7 @@ impl SourceFlags {
             preserve_wait: self.preserve_wait,
             ..SourceOptions::default()
         };
+        options.compress = shared.compress;
         options.stream.epoch = self.epoch.max(Duration::from_secs(1));
         options.stream.queue_bytes = self.stream_queue;
         options.stream.age_limit = self.stream_age;

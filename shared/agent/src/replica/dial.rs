@@ -8,7 +8,7 @@ use replication::replica::{FollowEnd, ask, follow};
 use site::{Exit, Problem};
 use tokio::sync::Mutex;
 use wire::PeerSet;
-use wire::link::{Dial, Incoming, LinkConfig, Listen, Listener, Terms, dial};
+use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
 
 use super::ReplicaAgent;
 use crate::problem::{of_relationship, of_replication, of_wire, refused};
@@ -107,7 +107,7 @@ impl ReplicaAgent {
             keys: self.relationship.keys.clone(),
             peers: PeerSet::new(peers),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: LinkConfig::default(),
+            config: self.link_config(),
             max_links: 2,
         })
         .map_err(|e| of_wire(&e))?;
@@ -122,8 +122,7 @@ impl ReplicaAgent {
             match door.next().await.map_err(|e| of_wire(&e))? {
                 Incoming::Link(link) if link.peer().to_string() == source => {
                     self.events.note(format!("the source connected from {}", link.about().remote));
-                    *self.connected.borrow_mut() = Some(link.about().remote.clone());
-                    return Ok(protocol::open(link));
+                    return Ok(self.take(link));
                 }
                 Incoming::Link(link) => {
                     let remote = link.about().remote.clone();
@@ -151,13 +150,22 @@ impl ReplicaAgent {
             peer: source.parse().map_err(|e| of_wire(&e))?,
             keys: self.relationship.keys.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: LinkConfig::default(),
+            config: self.link_config(),
         })
         .await
         .map_err(|e| of_wire(&e))?;
         self.events.note(format!("connected to {}", link.about().remote));
+        Ok(self.take(link))
+    }
+
+    fn take(&self, link: Link) -> (Connection, Inbox) {
         *self.connected.borrow_mut() = Some(link.about().remote.clone());
-        Ok(protocol::open(link))
+        *self.meter.borrow_mut() = Some(link.meter());
+        protocol::open(link)
+    }
+
+    fn link_config(&self) -> LinkConfig {
+        LinkConfig { compress: self.options.compress, ..LinkConfig::default() }
     }
 
     async fn session(self: &Rc<Self>) -> Result<FollowEnd, Problem> {

@@ -21,7 +21,8 @@ use site::Problem;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
 use tokio::sync::{Mutex, Notify};
-use wire::link::Listener;
+use wire::frame::Compress;
+use wire::link::{LinkMeter, Listener};
 
 use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication};
@@ -48,6 +49,8 @@ pub struct ReplicaOptions {
     pub follow: FollowSettings,
     /// The longest pause between attempts.
     pub max_pause: Duration,
+    /// How payloads that are sent from here travel.
+    pub compress: Compress,
     /// Where a source that was this site's secondary dials in, when no address of it is known.
     pub listen: Vec<SocketAddr>,
     /// Verify when the newest verification is older than this.
@@ -65,6 +68,7 @@ impl Default for ReplicaOptions {
             accept_touched: false,
             follow: FollowSettings::default(),
             max_pause: Duration::from_secs(60),
+            compress: Compress::Auto,
             listen: Vec::new(),
             verify_every: None,
             verify_rate_bytes: 0,
@@ -81,6 +85,7 @@ pub struct ReplicaAgent {
     events: Events,
     verdict: RefCell<Option<Verdict>>,
     connected: RefCell<Option<String>>,
+    meter: RefCell<Option<LinkMeter>>,
     last_error: RefCell<Option<Problem>>,
     load: RefCell<load::LoadSlot>,
     /// Set while a load has the base for itself.
@@ -131,6 +136,7 @@ impl ReplicaAgent {
             events,
             verdict: RefCell::default(),
             connected: RefCell::default(),
+            meter: RefCell::default(),
             last_error: RefCell::default(),
             load: RefCell::default(),
             loading: Cell::new(false),

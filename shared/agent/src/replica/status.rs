@@ -98,6 +98,8 @@ impl ReplicaAgent {
             rule: self.verdict.borrow().as_ref().map(|v| v.rule.to_string()),
             last_error: self.last_error.borrow().as_ref().map(|p| p.what.clone()),
             link_bytes: progress.received_bytes.get(),
+            wire: self.meter.borrow().as_ref().map(|meter| meter.counters().into()),
+            forecast: None,
             catch_up: (catch_up.total_grains > 0).then_some(catch_up),
             mode: stream.mode.get().map(mode_words),
             mirror: stream.mode.get().filter(|mode| mode.streams()).map(|_| MirrorStatus {

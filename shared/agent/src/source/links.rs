@@ -1,6 +1,7 @@
 //! The door for replicas: each link is served by a task; a new one of the same peer ends the old one
 //! first.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use replication::state::Peer;
 use site::Problem;
 use tokio::task::JoinHandle;
 use wire::PeerSet;
-use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
+use wire::link::{Dial, Incoming, Link, LinkConfig, LinkMeter, Listen, Listener, Terms, dial};
 
 use super::SourceAgent;
+use super::forecast::Forecast;
 use crate::problem::{of_relationship, of_replication, of_wire};
 
 /// The version of the replication protocol that is spoken.
@@ -33,6 +35,8 @@ pub(super) struct LinkSlot {
     pub(super) remote: Option<String>,
     pub(super) connected: bool,
     pub(super) last_error: Option<String>,
+    pub(super) meter: Option<LinkMeter>,
+    pub(super) forecast: RefCell<Forecast>,
     task: Option<JoinHandle<()>>,
     number: u64,
 }
@@ -57,7 +61,7 @@ impl SourceAgent {
             keys: self.relationship.keys.clone(),
             peers: PeerSet::new(peers),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: LinkConfig::default(),
+            config: self.link_config(),
             max_links: MAX_LINKS,
         })
         .map_err(|e| of_wire(&e))?;
@@ -98,7 +102,7 @@ impl SourceAgent {
                 peer: identity,
                 keys: self.relationship.keys.clone(),
                 terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-                config: LinkConfig::default(),
+                config: self.link_config(),
             });
             match dialled.await {
                 Ok(link) => {
@@ -128,6 +132,10 @@ impl SourceAgent {
         }
     }
 
+    fn link_config(&self) -> LinkConfig {
+        LinkConfig { compress: self.options.compress, ..LinkConfig::default() }
+    }
+
     fn is_connected(&self, peer: &str) -> bool {
         self.links.borrow().get(peer).is_some_and(|slot| slot.connected)
     }
@@ -144,6 +152,8 @@ impl SourceAgent {
         slot.progress = Rc::default();
         slot.remote = Some(remote);
         slot.connected = true;
+        slot.meter = Some(link.meter());
+        slot.forecast = RefCell::default();
         slot.number += 1;
         let (agent, progress, number) = (self.clone(), slot.progress.clone(), slot.number);
         slot.task = Some(tokio::task::spawn_local(async move {

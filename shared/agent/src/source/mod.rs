@@ -1,6 +1,7 @@
 //! The daemon of a source: NBD exports, the door for replicas, dumps, control, status.
 
 mod dump;
+mod forecast;
 mod links;
 mod mode;
 mod roles;
@@ -25,6 +26,7 @@ use site::runtime::Shutdown;
 use site::{Exit, Problem};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use wire::frame::Compress;
 
 use crate::control::{self, Daemon};
 use crate::problem::{of_relationship, of_replication, refused};
@@ -76,6 +78,8 @@ pub struct SourceOptions {
     pub preserve_wait: Duration,
     /// Bounds of a stream.
     pub stream: StreamSettings,
+    /// How payloads travel.
+    pub compress: Compress,
     /// After an unclean stop the volumes are offered once the peer has been heard.
     pub require_peer: bool,
 }
@@ -91,6 +95,7 @@ impl Default for SourceOptions {
             side_dir: None,
             preserve_wait: Duration::from_secs(2),
             stream: StreamSettings::default(),
+            compress: Compress::Auto,
             require_peer: false,
         }
     }

@@ -2,6 +2,7 @@
 
 use grain::GrainSet;
 use replication::state::{SetStage, State};
+use tokio::time::Instant;
 
 use super::SourceAgent;
 use super::mode::{mirror, words};
@@ -25,7 +26,7 @@ impl SourceAgent {
         status.suspected = self.amount(&self.source.suspected());
         status.crash_excess_bytes = self.source.crash_excess_bytes();
         status.longest_pause_us = self.source.longest_pause_us();
-        status.peers = self.source.store().with(|s| self.peers(s));
+        status.peers = self.source.store().with(|s| self.peers(s, status.dirty.bytes));
         status.sets = self.source.store().with(sets);
         let open = self.source.open_layer().len();
         self.source.store().with(|s| {
@@ -102,8 +103,9 @@ impl SourceAgent {
         ("alone", "no replica is connected; every change is recorded for it".to_owned())
     }
 
-    fn peers(&self, s: &State) -> Vec<PeerStatus> {
+    fn peers(&self, s: &State, dirty_bytes: u64) -> Vec<PeerStatus> {
         let links = self.links.borrow();
+        let grain = s.geometry.grain.bytes();
         let one = |peer: &replication::state::Peer| {
             let slot = links.get(&peer.identity);
             let progress = slot.map(|slot| slot.progress.clone()).unwrap_or_default();
@@ -113,6 +115,18 @@ impl SourceAgent {
                 done_grains: progress.sent_grains.get(),
                 bytes: progress.sent_bytes.get(),
             };
+            let forecast = slot.filter(|slot| slot.connected).and_then(|slot| {
+                // What waits in this machine was sent, but not carried.
+                let waiting = slot.meter.as_ref().map_or(0, |meter| meter.waiting_bytes());
+                let sent = (catch_up.done_grains * grain).saturating_sub(waiting);
+                let ends = catch_up.done_grains >= catch_up.total_grains && waiting < grain;
+                let mut forecast = slot.forecast.borrow_mut();
+                if !ends {
+                    let carried = catch_up.bytes.saturating_sub(waiting);
+                    forecast.note(Instant::now(), dirty_bytes.saturating_sub(sent), carried);
+                }
+                forecast.say().filter(|_| !ends)
+            });
             PeerStatus {
                 identity: peer.identity.clone(),
                 fingerprint: fingerprint.map(|i| i.fingerprint()).unwrap_or_default(),
@@ -123,6 +137,8 @@ impl SourceAgent {
                 rule: progress.verdict.borrow().as_ref().map(|v| v.rule.to_string()),
                 last_error: slot.and_then(|slot| slot.last_error.clone()),
                 link_bytes: progress.sent_bytes.get(),
+                wire: slot.and_then(|slot| Some(slot.meter.as_ref()?.counters().into())),
+                forecast,
                 catch_up: (catch_up.total_grains > 0).then_some(catch_up),
                 mode: Some(words(peer.mode)),
                 mirror: mirror(peer.mode, slot.is_some_and(|slot| slot.connected), &progress),

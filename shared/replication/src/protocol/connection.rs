@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use wire::frame::flags;
 use wire::link::{Link, LinkReceiver, LinkSender};
 use wire::{Frame, Identity};
 
@@ -66,7 +67,8 @@ impl Connection {
     pub async fn send_with(&self, message: &Message, payload: Bytes) -> Result<()> {
         let control = wire::codec::encode(message).map_err(link_error)?;
         let bytes = payload.len() as u64;
-        let frame = Frame { kind: MESSAGE_KIND, flags: 0, control: control.into(), payload };
+        let (kind, control) = (MESSAGE_KIND, control.into());
+        let frame = Frame { kind, flags: flags::COMPRESS, control, payload };
         self.sender.send(frame).await.map_err(link_error)?;
         self.sent_payload_bytes.set(self.sent_payload_bytes.get() + bytes);
         Ok(())

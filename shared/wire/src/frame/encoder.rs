@@ -2,21 +2,20 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::compress::{Compress, Packer};
 use super::{Frame, HEADER_BYTES, Header, flags};
 use crate::Error;
 
 /// Payloads up to this size are copied next to their header; a copy is cheaper than one more slice.
 const COPY_BYTES: usize = 8 << 10;
-/// Payloads below this size are not worth compressing.
-const MIN_COMPRESS_BYTES: usize = 512;
 
 /// Turns frames into a queue of byte slices, which is itself a [`Buf`]: write it out, then go on.
 pub struct Encoder {
-    level: i32,
-    zstd: Option<zstd::bulk::Compressor<'static>>,
+    packer: Packer,
     /// Headers, control parts and small payloads since the last large one.
     head: BytesMut,
     ready: VecDeque<Bytes>,
@@ -24,17 +23,26 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `zstd_level` is used for frames that ask for compression.
-    pub fn new(zstd_level: i32) -> Self {
+    /// `compress` is for frames that ask for compression.
+    pub fn new(compress: Compress) -> Self {
         let (head, ready) = (BytesMut::new(), VecDeque::new());
-        Encoder { level: zstd_level, zstd: None, head, ready, ready_bytes: 0 }
+        Encoder { packer: Packer::new(compress), head, ready, ready_bytes: 0 }
     }
 
-    /// Appends a frame. Compresses its payload when it asks for that and shrinks by at least 5 %.
+    /// What was written out has taken this time.
+    pub fn link_took(&mut self, bytes: usize, time: Duration) {
+        self.packer.link_took(bytes, time);
+    }
+
+    /// Appends a frame. Compresses its payload when it asks for that, and that is worth it.
     pub fn push(&mut self, frame: Frame) -> Result<(), Error> {
         frame.check()?;
         let raw_bytes = frame.payload.len();
-        let (payload, packed) = match self.compress(&frame)? {
+        let packed = match frame.flags & flags::COMPRESS {
+            0 => None,
+            _ => self.packer.pack(&frame.payload)?,
+        };
+        let (payload, packed) = match packed {
             Some(packed) => (packed, flags::COMPRESSED),
             None => (frame.payload, 0),
         };
@@ -56,30 +64,6 @@ impl Encoder {
             self.ready.push_back(payload);
         }
         Ok(())
-    }
-
-    fn compress(&mut self, frame: &Frame) -> Result<Option<Bytes>, Error> {
-        let raw = frame.payload.len();
-        if frame.flags & flags::COMPRESS == 0 || raw < MIN_COMPRESS_BYTES {
-            return Ok(None);
-        }
-        let zstd = match &mut self.zstd {
-            Some(zstd) => zstd,
-            none => none.insert(
-                zstd::bulk::Compressor::new(self.level)
-                    .map_err(|e| Error::io("starting zstd", e))?,
-            ),
-        };
-        // A buffer 5 % smaller than the input: what does not fit is not worth sending compressed.
-        let mut out = vec![0u8; raw - raw / 20];
-        match zstd.compress_to_buffer(&frame.payload[..], &mut out[..]) {
-            Ok(len) if len < raw => {
-                out.truncate(len);
-                out.shrink_to_fit();
-                Ok(Some(Bytes::from(out)))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Closes the last slice; call after the last [`Encoder::push`] and before writing.

@@ -12,7 +12,7 @@ fn frame(kind: u16, control: usize, payload: usize, flags: u16) -> Frame {
 }
 
 fn encode(frames: &[Frame]) -> Vec<u8> {
-    let mut encoder = Encoder::new(1);
+    let mut encoder = Encoder::new(Compress::Level(1));
     for frame in frames {
         encoder.push(frame.clone()).unwrap();
     }
@@ -74,7 +74,7 @@ fn what_does_not_shrink_travels_raw() {
 
 #[test]
 fn senders_are_held_to_the_bounds() {
-    let mut encoder = Encoder::new(1);
+    let mut encoder = Encoder::new(Compress::Level(1));
     let max = frame(16, MAX_CONTROL_BYTES, MAX_PAYLOAD_BYTES, 0);
     assert!(max.weight() < MAX_WEIGHT);
     encoder.push(max).unwrap();

@@ -11,7 +11,7 @@ use grain::RelationshipId;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::frame::{Decoder, Encoder, Frame, Limits};
+use crate::frame::{Compress, Decoder, Encoder, Frame, Limits};
 use crate::{Error, codec};
 
 /// Kinds of frame that belong to the link.
@@ -229,7 +229,7 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn write_frame<S: AsyncWrite + Unpin>(stream: &mut S, frame: Frame) -> Result<(), Error> {
-    let mut encoder = Encoder::new(0);
+    let mut encoder = Encoder::new(Compress::Off);
     encoder.push(frame)?;
     encoder.seal();
     stream.write_all_buf(&mut encoder).await.map_err(super::connect::stream_error)?;

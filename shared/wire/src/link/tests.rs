@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::frame::flags;
+use crate::frame::{Compress, flags};
 use crate::{PeerSet, SiteKeys, tls};
 
 struct Pair {
@@ -30,7 +30,8 @@ impl Pair {
         let peers = PeerSet::new([secondary.identity()]);
         let relationship = RelationshipId::new(1, [1; 10]);
         let terms = Terms { relationship, protocol: 3..=5, software: "test 1.0".into() };
-        Pair { primary, secondary, peers, terms, config: LinkConfig::default() }
+        let config = LinkConfig { compress: Compress::Level(1), ..LinkConfig::default() };
+        Pair { primary, secondary, peers, terms, config }
     }
 
     fn listen(&self) -> Listener {

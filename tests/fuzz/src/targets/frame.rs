@@ -2,7 +2,7 @@
 //! that, and what was decoded must survive being encoded again.
 
 use bytes::BytesMut;
-use wire::frame::{Decoder, Encoder, Frame, MAX_PAYLOAD_BYTES, flags};
+use wire::frame::{Compress, Decoder, Encoder, Frame, MAX_PAYLOAD_BYTES, flags};
 
 use crate::{Allocation, Target};
 
@@ -52,12 +52,12 @@ fn run(data: &[u8]) {
     assert_eq!(whole, pieces, "frames depend on how they arrive");
     let Some(frame) = whole.0.into_iter().next() else { return };
     let again = Frame { flags: frame.flags & !flags::COMPRESS, ..frame };
-    let bytes = encode(again.clone(), 0);
+    let bytes = encode(again.clone(), Compress::Off);
     assert_eq!(decode(&bytes, bytes.len()), (vec![again], true));
 }
 
-fn encode(frame: Frame, level: i32) -> Vec<u8> {
-    let mut encoder = Encoder::new(level);
+fn encode(frame: Frame, compress: Compress) -> Vec<u8> {
+    let mut encoder = Encoder::new(compress);
     encoder.push(frame).expect("a decoded frame can be encoded");
     encoder.seal();
     let mut out = Vec::new();
@@ -72,7 +72,7 @@ fn encode(frame: Frame, level: i32) -> Vec<u8> {
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let frame = |flags, control: &[u8], payload: Vec<u8>| {
         let control = bytes::Bytes::copy_from_slice(control);
-        encode(Frame { kind: 16, flags, control, payload: payload.into() }, 1)
+        encode(Frame { kind: 16, flags, control, payload: payload.into() }, Compress::Level(1))
     };
     let small = frame(0, b"control", vec![1, 2, 3]);
     let packed = frame(flags::COMPRESS, b"control", vec![b'x'; 3000]);

@@ -8,7 +8,7 @@ use bytes::Buf;
 use grain::RelationshipId;
 use tokio::io::{AsyncReadExt, join, sink};
 use wire::Frame;
-use wire::frame::Encoder;
+use wire::frame::{Compress, Encoder};
 use wire::link::{Terms, greet_as_dialer, greet_as_listener};
 
 use crate::input::Input;
@@ -63,7 +63,7 @@ fn run(data: &[u8]) {
 }
 
 fn framed(kind: u16, control: &[u8]) -> Vec<u8> {
-    let mut encoder = Encoder::new(0);
+    let mut encoder = Encoder::new(Compress::Off);
     let control = bytes::Bytes::copy_from_slice(control);
     if encoder.push(Frame::control(kind, control)).is_err() {
         return Vec::new();

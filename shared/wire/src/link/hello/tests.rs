@@ -11,7 +11,7 @@ fn terms() -> Terms {
 }
 
 fn bytes_of(frames: Vec<Frame>) -> Vec<u8> {
-    let mut encoder = Encoder::new(0);
+    let mut encoder = Encoder::new(Compress::Off);
     for frame in frames {
         encoder.push(frame).unwrap();
     }

@@ -43,7 +43,7 @@ impl<'a> Writer<'a> {
         signs: &'a Signs,
         config: &'a LinkConfig,
     ) -> Self {
-        let encoder = Encoder::new(config.zstd_level);
+        let encoder = Encoder::new(config.compress);
         Writer { to_send, shared, signs, config, encoder, credits: Vec::new(), frames: 0 }
     }
 
@@ -110,8 +110,10 @@ impl<'a> Writer<'a> {
         if bytes == 0 {
             return Ok(());
         }
+        let begun = std::time::Instant::now();
         stream.write_all_buf(&mut self.encoder).await.map_err(stream_error)?;
         stream.flush().await.map_err(stream_error)?;
+        self.encoder.link_took(bytes as usize, begun.elapsed());
         self.shared.counters.sent(self.frames, bytes);
         self.frames = 0;
         self.credits.clear();
