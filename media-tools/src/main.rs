@@ -33,6 +33,8 @@ enum Verb {
     Verify(verbs::verify::Arguments),
     /// Write the raw volumes out
     Extract(verbs::extract::Arguments),
+    /// What was put aside before it was overwritten (`verify --repair`, `rejoin --keep-overwritten`)
+    Kept(verbs::kept::Arguments),
     /// Make an escrow key
     Keygen(verbs::keygen::Arguments),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
                 Verb::Inspect(a) => verbs::inspect::run(verb, a).await,
                 Verb::Verify(a) => verbs::verify::run(verb, a).await,
                 Verb::Extract(a) => verbs::extract::run(verb, a).await,
+                Verb::Kept(a) => verbs::kept::run(verb, a).await,
                 Verb::Keygen(a) => verbs::keygen::run(verb, a).await,
             }
         };

@@ -2,6 +2,7 @@
 
 pub mod extract;
 pub mod inspect;
+pub mod kept;
 pub mod keygen;
 pub mod list;
 mod open;

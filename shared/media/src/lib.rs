@@ -18,6 +18,7 @@ mod fields;
 mod frame;
 mod hashes;
 mod index;
+mod kept;
 mod label;
 pub mod names;
 mod part;
@@ -36,6 +37,7 @@ pub use directory::{
 };
 pub use error::MediaError;
 pub use fields::BadField;
+pub use kept::{KeptBytes, KeptIndex, KeptPiece};
 pub use label::{Label, MAX_LABEL_BYTES, MediumState};
 pub use plan::{
     CutFacts, DEFAULT_QUEUE_BYTES, DEFAULT_SEGMENT_BYTES, FinishInfo, MAX_GRAINS, MAX_MEDIA,

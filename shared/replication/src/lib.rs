@@ -7,6 +7,7 @@
 pub mod dump;
 mod error;
 mod group_commit;
+mod kept;
 pub mod map;
 pub mod protocol;
 pub mod replica;

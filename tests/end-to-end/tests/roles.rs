@@ -237,10 +237,37 @@ fn a_split_brain_changes_nothing_until_the_loser_is_named() {
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("--discard-local"), "{words}");
     assert!(words.contains("[local-writes]") && words.contains("2 grains"), "{words}");
-    sites.ok(sites.secondary(["rejoin", "job", "--discard-local"]));
+    let aside = sites.folder().join("aside");
+    let mut rejoin = sites.secondary(["rejoin", "job", "--discard-local", "--keep-overwritten"]);
+    rejoin.arg(&aside);
+    let answer = sites.json(rejoin);
+    let kept = std::path::PathBuf::from(answer["kept"].as_str().expect("where it is"));
     secondary.wait_for_line("job is a replica now", SOON);
     wait_in_step(&sites);
     assert!(io(&sites.socket(), "read -P 31 1M 192k"), "the winner's data");
+
+    // What it gave up is there, byte for byte, and nothing else.
+    assert!(kept.starts_with(&aside), "{}", kept.display());
+    let out = sites.folder().join("given-up");
+    let read = || {
+        let mut command = sites.media_tools(["kept"]);
+        command.arg(&kept);
+        command
+    };
+    let mut written = read();
+    written.arg("--to").arg(&out);
+    let report = sites.json(written);
+    assert_eq!((&report["bytes"], &report["why"]), (&(128 << 10).into(), &"rejoin".into()));
+    let image = std::fs::read(report["files"][0].as_str().expect("an image")).expect("it is there");
+    let at = 5 << 20;
+    assert_eq!(image.len(), at + (128 << 10));
+    assert!(image[..at].iter().all(|b| *b == 0) && image[at..].iter().all(|b| *b == 32));
+    // Damage is named, and what is whole is not lost with it.
+    end_to_end::flip_bit(&kept.with_extension("data"));
+    let damaged = sites.end(read());
+    let words = String::from_utf8_lossy(&damaged.stderr).into_owned();
+    assert_eq!(damaged.status.code(), Some(5), "{words}");
+    assert!(words.contains("its digest does not fit"), "{words}");
     drop(primary);
 }
 

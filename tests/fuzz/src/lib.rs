@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     targets::greeting::TARGET,
     targets::journal::TARGET,
     targets::label::TARGET,
+    targets::kept::TARGET,
     targets::marker::TARGET,
     targets::map::TARGET,
     targets::media_set::TARGET,

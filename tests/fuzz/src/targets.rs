@@ -7,6 +7,7 @@ pub mod frame;
 pub mod grain_set;
 pub mod greeting;
 pub mod journal;
+pub mod kept;
 pub mod label;
 pub mod map;
 pub mod marker;

@@ -1,5 +1,6 @@
 //! Verbs by which a source gives its role away.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct SwitchoverArguments {
 pub struct RejoinArguments {
     /// What this site acknowledged and the other never had is given up.
     pub discard_local: bool,
+    /// Where it is put before it is given up.
+    #[serde(default)]
+    pub keep_overwritten: Option<PathBuf>,
 }
 
 impl SourceAgent {
@@ -108,17 +112,34 @@ impl SourceAgent {
                 ),
             )
             .todo(
-                "Look at both sites first. `rejoin NAME --discard-local` gives these writes up; or make \
-                 the other site give way to this one, by `rejoin` there.",
+                "Look at both sites first. `rejoin NAME --discard-local` gives these writes up, and with \
+                 `--keep-overwritten DIR` puts them aside before; or make the other site give way to this \
+                 one, by `rejoin` there.",
             ));
         }
         self.events.note(format!("rejoin: this site gives way from the cut {} on", common.short()));
         self.end_links();
         let journal = self.relationship.dir.journal();
-        let outcome = self.source.give_way(&identity, common, &journal).await;
-        outcome.map_err(|e| of_replication(&e))?;
+        let kept = match &arguments.keep_overwritten {
+            Some(dir) => {
+                let outcome = self.source.give_way_keeping(&identity, common, &journal, dir).await;
+                let path = outcome.map_err(|e| of_replication(&e))?;
+                self.events.note(format!("rejoin: what is given up is kept: {}", path.display()));
+                Some(path)
+            }
+            None => {
+                let outcome = self.source.give_way(&identity, common, &journal).await;
+                outcome.map_err(|e| of_replication(&e))?;
+                None
+            }
+        };
         self.role_changed.notify_one();
-        Ok(json!({ "role": "replica", "common": common.to_string(), "given_up_grains": local }))
+        Ok(json!({
+            "role": "replica",
+            "common": common.to_string(),
+            "given_up_grains": local,
+            "kept": kept,
+        }))
     }
 
     /// The rule of the last attach with another source.

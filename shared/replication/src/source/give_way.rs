@@ -5,13 +5,14 @@
 //! source, after it a replica, whatever crashes. It is the operator's word (rule 11): a catch-up that
 //! breaks goes on without asking again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use grain::{CutId, CutReason};
 
 use super::Source;
 use super::stream::End;
+use crate::kept::{Aside, Why};
 use crate::session::Ended;
 use crate::state::{Loser, ReplicaState, Role, State};
 use crate::{Error, Result};
@@ -30,7 +31,24 @@ impl Source {
         common: CutId,
         journal: &Path,
     ) -> Result<CutId> {
-        self.become_replica(identity, common, journal, false).await
+        self.become_replica(identity, common, journal, None).await.map(|(cut, _)| cut)
+    }
+
+    /// The same; what was written here since `common` is put into a file in `dir` first, durable. Gives the
+    /// path of its index.
+    ///
+    /// # Errors
+    /// As [`Source::give_way`]; where the file cannot be written, the roles stay and writes go on.
+    pub async fn give_way_keeping(
+        self: &Rc<Self>,
+        identity: &str,
+        common: CutId,
+        journal: &Path,
+        dir: &Path,
+    ) -> Result<PathBuf> {
+        let how = Ending::Keeping(dir);
+        let (_, kept) = self.become_replica(identity, common, journal, Some(how)).await?;
+        kept.ok_or_else(|| Error::State("nothing was kept".to_owned()))
     }
 
     /// The same as the decision of a switchover: the peer has committed `cut`, and nothing was written
@@ -41,7 +59,8 @@ impl Source {
         cut: CutId,
         journal: &Path,
     ) -> Result<CutId> {
-        self.become_replica(identity, cut, journal, true).await
+        let how = Ending::Relinquished;
+        self.become_replica(identity, cut, journal, Some(how)).await.map(|(cut, _)| cut)
     }
 
     async fn become_replica(
@@ -49,8 +68,8 @@ impl Source {
         identity: &str,
         common: CutId,
         journal: &Path,
-        relinquished: bool,
-    ) -> Result<CutId> {
+        how: Option<Ending<'_>>,
+    ) -> Result<(CutId, Option<PathBuf>)> {
         if self.dumping.get() {
             return Err(Error::State("a dump runs; let it finish or cancel it".to_owned()));
         }
@@ -71,6 +90,7 @@ impl Source {
         for session in self.sessions.borrow().iter() {
             session.end(Ended::Cancelled);
         }
+        let relinquished = matches!(how, Some(Ending::Relinquished));
         if relinquished && !self.open_layer().is_empty() {
             // Somebody was in the gate when it looked quiet: the roles stay.
             self.stopping.set(false);
@@ -79,6 +99,16 @@ impl Source {
         // The base under the cut (rule 11), then its bits, then the one record of cut and role.
         self.tracker.settle().await?;
         self.sync_base().await?;
+        let kept = match how {
+            Some(Ending::Keeping(dir)) => match self.keep_since(common, dir).await {
+                Ok(path) => Some(path),
+                Err(e) => {
+                    self.stopping.set(false);
+                    return Err(e);
+                }
+            },
+            _ => None,
+        };
         clear(self, journal).await?;
         let id = CutId::new(self.ctx.unix_ms(), self.ctx.random());
         self.end_streams(End::Handover);
@@ -89,8 +119,22 @@ impl Source {
         self.store.change(|s| as_replica(s, identity, loser, relinquished));
         self.store.save().await?;
         drop((closed, one));
-        Ok(id)
+        Ok((id, kept))
     }
+
+    async fn keep_since(&self, common: CutId, dir: &Path) -> Result<PathBuf> {
+        let grains = self.written_since(common).await?;
+        let aside = Aside { ctx: &self.ctx, store: &self.store, volumes: &self.volumes };
+        aside.keep(Why { verb: "rejoin", cut: common }, &grains, Some(dir)).await
+    }
+}
+
+/// What is particular about an end of this role.
+enum Ending<'a> {
+    /// It was handed over: nothing was written since the cut.
+    Relinquished,
+    /// What was written since is put into this directory.
+    Keeping(&'a Path),
 }
 
 /// The decision itself: no waiting.

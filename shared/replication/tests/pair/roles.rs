@@ -161,6 +161,56 @@ fn what_the_old_source_wrote_alone_gives_way_grain_by_grain_and_nothing_else_mov
     });
 }
 
+/// A site that keeps what it gives up: whenever its machine dies, it is a source that gave nothing up, or a
+/// replica that has kept all of it.
+#[test]
+fn what_is_given_up_is_kept_whatever_crashes() {
+    let mut seen = [0, 0];
+    for after in 0..60 {
+        run(|| async {
+            let (pair, source, replica) = in_step(5).await;
+            let common = replica.head().unwrap();
+            for grain in [1, 2, 30] {
+                fill(&source, 0, grain, 0x61).await;
+            }
+            let machine = pair.source_machine.clone();
+            let (crashing, at) = (machine.clone(), machine.operations() + after);
+            machine.set_fault_hook(move |op| {
+                if op.number == at {
+                    crashing.crash_seeded(Crash::PowerCut, after);
+                }
+                Fault::None
+            });
+            let (winner, dir) = (pair.replica_id.to_string(), Path::new("/aside"));
+            drop(source.give_way_keeping(&winner, common, Path::new(JOURNAL), dir).await);
+            drop(source);
+            machine.clear_fault_hook();
+            machine.crash_seeded(Crash::PowerCut, after);
+            let ctx = machine.context();
+            let store = StateStore::open(&ctx, Path::new("/site")).await.unwrap();
+            let gave_way = store.with(|s| s.role) == Role::Replica;
+            seen[usize::from(gave_way)] += 1;
+            if !gave_way {
+                return;
+            }
+            let files = machine.files("/aside");
+            let index =
+                files.iter().map(|(path, _)| path).find(|p| p.extension().unwrap() == "json");
+            let path = Path::new(index.expect("an index"));
+            let index = media::KeptIndex::read(&ctx, path).await.unwrap();
+            let mut kept = 0;
+            let pieces = index.pieces(&ctx, path, async |piece, bytes| {
+                let media::KeptBytes::Whole(bytes) = bytes else { panic!("{piece:?}: {bytes:?}") };
+                kept += bytes.iter().filter(|b| **b == 0x61).count() as u64;
+                Ok::<_, media::MediaError>(())
+            });
+            pieces.await.unwrap();
+            assert_eq!(kept, 3 * GRAIN);
+        });
+    }
+    assert!(seen.iter().all(|times| *times > 3), "{seen:?}");
+}
+
 #[test]
 fn the_service_comes_home_and_goes_out_again() {
     run(|| async {

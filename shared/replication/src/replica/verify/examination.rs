@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::VerifyRequest;
 use crate::dump::rate::Rate;
+use crate::kept::{Aside, Why};
 use crate::protocol::{
     Compared, Connection, Diverted, MAX_ZERO_GRAINS, Message, VERIFY_WINDOW, VerifyMessage, body,
 };
@@ -130,7 +131,9 @@ impl<'a> Examination<'a> {
 
     async fn repair(&mut self, cut: CutId, wrong: GrainSet, found: &mut Verified) -> Result<()> {
         self.doing("keeps what will be overwritten", wrong.len());
-        found.kept = Some(self.replica.keep_aside(cut, &wrong).await?);
+        let Replica { ctx, store, volumes, .. } = &**self.replica;
+        let why = Why { verb: "verify --repair", cut };
+        found.kept = Some(Aside { ctx, store, volumes }.keep(why, &wrong, None).await?);
         *self.replica.verification.again.borrow_mut() = wrong.clone();
         self.catch_up("waits for the catch-up that brings it").await?;
         self.replica.verification.again.borrow_mut().clear();

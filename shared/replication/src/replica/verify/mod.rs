@@ -10,7 +10,6 @@
 
 mod desk;
 mod examination;
-mod kept;
 
 use std::cell::{Cell, RefCell};
 

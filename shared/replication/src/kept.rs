@@ -1,57 +1,60 @@
-//! What a repair overwrites, kept aside first. `docs/formats/kept.md` has the format.
+//! What is overwritten on purpose, by a repair or by giving way, kept aside first. `docs/formats/kept.md`
+//! has the format.
 
 use std::path::{Path, PathBuf};
 
-use disk::{File, OpenMode};
-use grain::{CutId, GrainSet, RelationshipId, Run};
-use serde::Serialize;
+use disk::{Context, File, OpenMode};
+use grain::{CutId, GrainSet, Run};
+use media::{KeptIndex, KeptPiece};
 
-use crate::replica::Replica;
 use crate::session::PIECE_BYTES;
+use crate::state::StateStore;
 use crate::track::recover::hex;
+use crate::volumes::Volumes;
 use crate::{Error, Result};
 
-/// The directory below the relationship's.
+/// The directory below the relationship's, where no other is named.
 const DIR: &str = "kept";
 
-/// The state of the relationship lives on the same file system, and goes on growing.
+/// The state of the relationship may live on the same file system, and goes on growing.
 const LEAVE_FREE: u64 = 64 << 20;
 
-/// The index: written after everything that it names is on stable storage.
-#[derive(Serialize)]
-struct Index {
-    version: u32,
-    relationship: RelationshipId,
-    why: &'static str,
-    cut: CutId,
-    unix_ms: u64,
-    data: String,
-    pieces: Vec<Piece>,
+/// Who keeps aside.
+pub(crate) struct Aside<'a> {
+    pub(crate) ctx: &'a Context,
+    pub(crate) store: &'a StateStore,
+    pub(crate) volumes: &'a Volumes,
 }
 
-/// Neighbouring bytes of one volume.
-#[derive(Serialize)]
-struct Piece {
-    volume: String,
-    offset: u64,
-    bytes: u64,
-    /// Where they begin in the data file; none for what could not be read.
-    at: Option<u64>,
-    blake3: Option<String>,
+/// Why something is overwritten.
+#[derive(Clone, Copy)]
+pub(crate) struct Why<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) cut: CutId,
 }
 
-impl Replica {
-    /// Puts what the base holds of `grains` into a file of its own, durable. Gives the path of its index.
-    pub(super) async fn keep_aside(&self, cut: CutId, grains: &GrainSet) -> Result<PathBuf> {
+impl Aside<'_> {
+    /// Puts what the volumes hold of `grains` into a file of its own, durable, in `dir`, or where such files
+    /// go by themselves. Gives the path of its index.
+    ///
+    /// # Errors
+    /// [`Error::State`] where there is no room; [`Error::Io`] of that disk. Nothing is left of it then.
+    pub(crate) async fn keep(
+        &self,
+        why: Why<'_>,
+        grains: &GrainSet,
+        dir: Option<&Path>,
+    ) -> Result<PathBuf> {
         let storage = &self.ctx.storage;
-        let dir = self.store.path().parent().unwrap_or(Path::new("/")).join(DIR);
+        let own = || self.store.path().parent().unwrap_or(Path::new("/")).join(DIR);
+        let dir = dir.map_or_else(own, Path::to_owned);
         storage.create_dir(&dir).await.map_err(Error::io("create", &dir))?;
         self.has_room(&dir, grains).await?;
         let unix_ms = self.ctx.unix_ms();
         let name = format!("{unix_ms}-{}", hex(&self.ctx.random::<4>()));
         let data = dir.join(format!("{name}.data"));
         let index = dir.join(format!("{name}.json"));
-        let pieces = match self.copy_aside(&data, grains).await {
+        let pieces = match self.copy(&data, grains).await {
             Ok(pieces) => pieces,
             Err(e) => {
                 // Half of it is of no use, and may be what filled the disk.
@@ -59,9 +62,9 @@ impl Replica {
                 return Err(e);
             }
         };
-        let (relationship, why) = (self.store.with(|s| s.relationship), "verify --repair");
-        let data = format!("{name}.data");
-        let body = Index { version: 1, relationship, why, cut, unix_ms, data, pieces };
+        let (relationship, data) = (self.store.with(|s| s.relationship), format!("{name}.data"));
+        let (why, cut) = (why.verb.to_owned(), why.cut);
+        let body = KeptIndex { version: 1, relationship, why, cut, unix_ms, data, pieces };
         let text = serde_json::to_vec_pretty(&body)
             .map_err(|e| Error::State(format!("the index cannot be written: {e}")))?;
         // Syncs the directory, and with it the name of the data file.
@@ -84,7 +87,7 @@ impl Replica {
         )))
     }
 
-    async fn copy_aside(&self, path: &Path, grains: &GrainSet) -> Result<Vec<Piece>> {
+    async fn copy(&self, path: &Path, grains: &GrainSet) -> Result<Vec<KeptPiece>> {
         let made = self.ctx.storage.open(path, OpenMode::CreateNew).await;
         let file = made.map_err(Error::io("create", path))?;
         let most = (PIECE_BYTES >> self.volumes.geometry().grain.shift()).max(1);
@@ -119,7 +122,7 @@ impl Replica {
         path: &Path,
         run: Run,
         at: u64,
-    ) -> Result<Option<Piece>> {
+    ) -> Result<Option<KeptPiece>> {
         let bytes = match self.volumes.read(run).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -133,11 +136,11 @@ impl Replica {
         Ok(Some(self.piece(run, Some((at, digest)))))
     }
 
-    fn piece(&self, run: Run, kept: Option<(u64, String)>) -> Piece {
+    fn piece(&self, run: Run, kept: Option<(u64, String)>) -> KeptPiece {
         let range = self.volumes.geometry().byte_range(run.volume, run.first, run.count);
         let volume = self.volumes.get(run.volume).map_or("?", |volume| volume.alias.as_str());
         let (at, blake3) = kept.unzip();
         let bytes = range.end - range.start;
-        Piece { volume: volume.to_owned(), offset: range.start, bytes, at, blake3 }
+        KeptPiece { volume: volume.to_owned(), offset: range.start, bytes, at, blake3 }
     }
 }
