@@ -37,6 +37,10 @@ enum Verb {
     Status(agent::verbs::status::Arguments),
     /// Show what the next step will move, and why
     Plan(agent::verbs::plan::Arguments),
+    /// Show, take in, or forget replicas
+    Peer(agent::verbs::peer::Arguments),
+    /// Pull from another source from here on: one that was promoted
+    Follow(agent::verbs::follow::Arguments),
     /// Show or set how a peer is kept: sync, async, cycle
     Mode(agent::verbs::mode::Arguments),
     /// Compare digests of everything between the sites; report what differs
@@ -67,6 +71,8 @@ fn main() -> ExitCode {
             Verb::Load(a) => verbs::load::run(verb, a).await,
             Verb::Status(a) => agent::verbs::status::run(verb, a).await,
             Verb::Plan(a) => agent::verbs::plan::run(verb, a).await,
+            Verb::Peer(a) => agent::verbs::peer::run(verb, a).await,
+            Verb::Follow(a) => agent::verbs::follow::run(verb, a).await,
             Verb::Mode(a) => agent::verbs::mode::run(verb, a).await,
             Verb::Verify(a) => agent::verbs::verify::run(verb, a).await,
             Verb::Switchover(a) => agent::verbs::switchover::run(verb, a).await,

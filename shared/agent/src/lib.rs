@@ -8,6 +8,7 @@ mod control;
 mod events;
 pub mod flags;
 mod passphrase;
+mod peer;
 pub mod problem;
 pub mod reach;
 pub mod relationship;
@@ -22,6 +23,7 @@ mod verified;
 
 pub use events::Events;
 pub use passphrase::passphrase_from;
+pub use peer::{FollowArguments, PeerArguments};
 pub use relationship::Relationship;
 pub use verdict::explain;
 pub use verified::{VerifiedStatus, VerifyArguments, VerifyProgress};

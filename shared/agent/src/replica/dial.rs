@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use replication::protocol::{self, Connection, Inbox};
 use replication::replica::{FollowEnd, ask, follow};
+use serde_json::{Value, json};
 use site::{Exit, Problem};
 use tokio::sync::Mutex;
 use wire::PeerSet;
 use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
 
 use super::ReplicaAgent;
+use crate::FollowArguments;
 use crate::problem::{of_relationship, of_replication, of_wire, refused};
 use crate::serve::RoleEnd;
 use crate::source::{PROTOCOL, software};
@@ -31,6 +33,10 @@ impl ReplicaAgent {
             let problem = tokio::select! {
                 biased;
                 () = self.load_wanted() => continue,
+                () = self.source_changed.notified() => {
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
                 outcome = self.session() => match outcome {
                     Ok(FollowEnd::InStep(cut)) => {
                         self.events.note(format!("in step at the cut {}", cut.short()));
@@ -63,6 +69,21 @@ impl ReplicaAgent {
                 () = tokio::time::sleep(pause + pause * spread / 256) => {}
             }
         }
+    }
+
+    /// Pulls from another source from here on. The session that there is ends.
+    pub(super) async fn follow(
+        self: &Rc<Self>,
+        arguments: FollowArguments,
+    ) -> Result<Value, Problem> {
+        let store = self.replica.store();
+        let source = store.change(|s| arguments.apply(s))?;
+        store.save().await.map_err(|e| of_replication(&e))?;
+        *self.verdict.borrow_mut() = None;
+        self.events.note(format!("follows {} from here on", source.fingerprint()));
+        self.source_changed.notify_one();
+        self.wake.notify_one();
+        Ok(json!({ "source": source.fingerprint() }))
     }
 
     /// Whether anything arrived since the last look: then the link is worth trying at once.

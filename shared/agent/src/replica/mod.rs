@@ -86,6 +86,8 @@ pub struct ReplicaAgent {
     verdict: RefCell<Option<Verdict>>,
     connected: RefCell<Option<String>>,
     meter: RefCell<Option<LinkMeter>>,
+    /// The operator named another source.
+    source_changed: Notify,
     last_error: RefCell<Option<Problem>>,
     load: RefCell<load::LoadSlot>,
     /// Set while a load has the base for itself.
@@ -137,6 +139,7 @@ impl ReplicaAgent {
             verdict: RefCell::default(),
             connected: RefCell::default(),
             meter: RefCell::default(),
+            source_changed: Notify::new(),
             last_error: RefCell::default(),
             load: RefCell::default(),
             loading: Cell::new(false),

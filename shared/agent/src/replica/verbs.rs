@@ -8,8 +8,8 @@ use site::Problem;
 
 use super::promote::PromoteArguments;
 use super::{LoadArguments, ReplicaAgent};
-use crate::VerifyArguments;
 use crate::control::{Daemon, arguments, other_role, unknown};
+use crate::{FollowArguments, PeerArguments, VerifyArguments};
 
 impl Daemon for ReplicaAgent {
     fn control_socket(&self) -> PathBuf {
@@ -27,6 +27,11 @@ impl Daemon for ReplicaAgent {
                 // It may take days: the answer comes at once, status shows how far it is.
                 self.begin_load(arguments).map(|()| json!({ "begun": true }))
             }
+            "follow" => self.follow(arguments::<FollowArguments>(body)?).await,
+            "peer" => match arguments::<PeerArguments>(body)? {
+                PeerArguments::List => Ok(self.replica.store().with(crate::peer::listed)),
+                _ => Err(other_role(verb, "replica", "source")),
+            },
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
             "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" => {
                 Err(other_role(verb, "replica", "source"))

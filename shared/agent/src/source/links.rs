@@ -12,7 +12,6 @@ use replication::source::{LinkProgress, serve_link};
 use replication::state::Peer;
 use site::Problem;
 use tokio::task::JoinHandle;
-use wire::PeerSet;
 use wire::link::{Dial, Incoming, Link, LinkConfig, LinkMeter, Listen, Listener, Terms, dial};
 
 use super::SourceAgent;
@@ -55,11 +54,12 @@ impl SourceAgent {
             return Ok((None, Vec::new()));
         }
         let peers = self.relationship.peers().map_err(|e| of_relationship(&e))?;
+        self.allowed.replace(peers);
         let relationship = self.source.store().with(|s| s.relationship);
         let listener = Listener::bind(Listen {
             addresses: self.options.listen.clone(),
             keys: self.relationship.keys.clone(),
-            peers: PeerSet::new(peers),
+            peers: self.allowed.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
             config: self.link_config(),
             max_links: MAX_LINKS,
@@ -174,6 +174,15 @@ impl SourceAgent {
             slot.connected = false;
             slot.last_error = error;
             slot.task = None;
+        }
+    }
+
+    /// Ends the session of one peer, and forgets what is known of its link.
+    pub(super) fn end_link(&self, peer: &str) {
+        if let Some(mut slot) = self.links.borrow_mut().remove(peer)
+            && let Some(task) = slot.task.take()
+        {
+            task.abort();
         }
     }
 

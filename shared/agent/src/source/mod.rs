@@ -4,6 +4,7 @@ mod dump;
 mod forecast;
 mod links;
 mod mode;
+mod peers;
 mod roles;
 mod status;
 mod verbs;
@@ -26,6 +27,7 @@ use site::runtime::Shutdown;
 use site::{Exit, Problem};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use wire::PeerSet;
 use wire::frame::Compress;
 
 use crate::control::{self, Daemon};
@@ -113,6 +115,8 @@ pub struct SourceAgent {
     role_changed: Notify,
     /// The volumes are not offered yet.
     waits_for_peer: Cell<bool>,
+    /// Who is let in.
+    allowed: PeerSet,
     verify: RefCell<verify::VerifySlot>,
     _lock: DirLock,
 }
@@ -150,6 +154,7 @@ impl SourceAgent {
             links: RefCell::default(),
             role_changed: Notify::new(),
             waits_for_peer: Cell::new(false),
+            allowed: PeerSet::default(),
             verify: RefCell::default(),
             _lock: lock,
         }))

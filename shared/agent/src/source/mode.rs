@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use site::Problem;
 
 use super::SourceAgent;
+use crate::peer::{fingerprint, is_meant};
 use crate::problem::{of_replication, refused};
 use crate::status::MirrorStatus;
 
@@ -58,15 +59,6 @@ impl SourceAgent {
         };
         Ok(json!({ "peers": modes.iter().map(one).collect::<Vec<_>>() }))
     }
-}
-
-fn fingerprint(identity: &str) -> String {
-    let known = identity.parse::<wire::Identity>();
-    known.map_or_else(|_| identity.to_owned(), |identity| identity.fingerprint())
-}
-
-fn is_meant(identity: &str, by: &str) -> bool {
-    identity.starts_with(by) || fingerprint(identity).starts_with(by)
 }
 
 /// A time as it can be given again.

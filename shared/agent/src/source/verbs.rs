@@ -10,8 +10,8 @@ use super::SourceAgent;
 use super::dump::DumpArguments;
 use super::mode::ModeArguments;
 use super::roles::{RejoinArguments, SwitchoverArguments};
-use crate::VerifyArguments;
 use crate::control::{Daemon, arguments, other_role, unknown};
+use crate::{PeerArguments, VerifyArguments};
 
 impl Daemon for SourceAgent {
     fn control_socket(&self) -> PathBuf {
@@ -26,10 +26,11 @@ impl Daemon for SourceAgent {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
             "mode" => self.mode(arguments::<ModeArguments>(body)?).await,
+            "peer" => self.peer(arguments::<PeerArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
             "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
-            "promote" | "load" => Err(other_role(verb, "source", "replica")),
+            "promote" | "load" | "follow" => Err(other_role(verb, "source", "replica")),
             "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),
             "verify-stop" => Ok(self.stop_verify()),
             "verify-progress" => Ok(json!(self.verify_progress())),

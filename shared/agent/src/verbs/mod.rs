@@ -1,7 +1,9 @@
 //! The verbs that both agents have, one file each: flags and words.
 
+pub mod follow;
 pub mod identity;
 pub mod mode;
+pub mod peer;
 pub mod plan;
 pub mod promote;
 pub mod rejoin;

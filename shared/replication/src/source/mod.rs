@@ -14,6 +14,7 @@ mod facts;
 mod give_way;
 mod keep;
 mod links;
+mod peers;
 mod samples;
 mod serve_link;
 mod start;

@@ -122,7 +122,7 @@ impl Streams {
         lost.iter().find(|(of, _)| of == identity).map(|(_, since)| *since)
     }
 
-    fn forget_loss(&self, identity: &str) {
+    pub(super) fn forget_loss(&self, identity: &str) {
         self.lost.borrow_mut().retain(|(of, _)| of != identity);
         self.changed.notify_waiters();
     }

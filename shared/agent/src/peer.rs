@@ -1,0 +1,122 @@
+//! Peers of a relationship, as the verb `peer` shows and changes them.
+
+use replication::state::State;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use site::Problem;
+use wire::{Identity, SiteKeys, Ticket, TicketContent};
+
+use crate::problem::{of_wire, refused};
+
+/// What `peer` is told.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum PeerArguments {
+    /// Show them.
+    List,
+    /// Take one in, and make it a ticket where addresses are given.
+    Add {
+        /// Whom.
+        identity: String,
+        /// Where this site listens, for the ticket.
+        addresses: Vec<String>,
+    },
+    /// Forget one.
+    Remove {
+        /// Whom, by the beginning of its identity or fingerprint.
+        peer: String,
+    },
+}
+
+/// The short form to read over the telephone; what it is, where it is none of ours.
+pub(crate) fn fingerprint(identity: &str) -> String {
+    let known = identity.parse::<Identity>();
+    known.map_or_else(|_| identity.to_owned(), |identity| identity.fingerprint())
+}
+
+/// Whether the operator means this one.
+pub(crate) fn is_meant(identity: &str, by: &str) -> bool {
+    identity.starts_with(by) || fingerprint(identity).starts_with(by)
+}
+
+/// The one that the operator means.
+pub(crate) fn meant(s: &State, by: &str) -> Result<String, Problem> {
+    let mut found = s.peers.iter().map(|p| &p.identity).filter(|id| is_meant(id, by));
+    let words = match (found.next(), found.count()) {
+        (Some(identity), 0) => return Ok(identity.clone()),
+        (None, _) => format!("no peer begins with {by}"),
+        (Some(_), more) => format!("{} peers could be meant", more + 1),
+    };
+    Err(refused("peer", words)
+        .todo("Name the peer by the beginning of its fingerprint; `peer list` shows them."))
+}
+
+/// All of them.
+pub(crate) fn listed(s: &State) -> Value {
+    let one = |peer: &replication::state::Peer| {
+        json!({
+            "identity": peer.identity,
+            "fingerprint": fingerprint(&peer.identity),
+            "acknowledged": peer.acked.map(|cut| cut.to_string()),
+        })
+    };
+    json!({ "peers": s.peers.iter().map(one).collect::<Vec<_>>() })
+}
+
+/// A ticket to this site as the source, signed; its text.
+pub(crate) fn ticket(s: &State, addresses: &[String], keys: &SiteKeys) -> Result<String, Problem> {
+    let content = TicketContent {
+        relationship: s.relationship,
+        name: s.name.clone(),
+        geometry: s.geometry.clone(),
+        addresses: addresses.to_vec(),
+        primary: keys.identity(),
+    };
+    let ticket = Ticket::sign(content, keys).map_err(|e| of_wire(&e))?;
+    let text = ticket.to_text().map_err(|e| of_wire(&e))?;
+    Ok(String::from_utf8_lossy(text.as_ref()).into_owned())
+}
+
+/// The identity, as it is written everywhere.
+pub(crate) fn parsed(text: &str) -> Result<Identity, Problem> {
+    text.parse::<Identity>().map_err(|e| of_wire(&e))
+}
+
+/// From whom a replica pulls from here on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct FollowArguments {
+    /// The source's ticket, as text.
+    pub ticket: String,
+    /// Other addresses than the ticket's.
+    pub addresses: Vec<String>,
+}
+
+impl FollowArguments {
+    /// Puts it into the state of a replica. Gives the new source.
+    ///
+    /// # Errors
+    /// A ticket that is damaged, forged, or of another relationship; another role.
+    pub(crate) fn apply(&self, s: &mut State) -> Result<Identity, Problem> {
+        let ticket = Ticket::parse(self.ticket.as_bytes()).map_err(|e| of_wire(&e))?;
+        let content = ticket.content();
+        if content.relationship != s.relationship || content.geometry != s.geometry {
+            return Err(refused("ticket", "this is the ticket of another relationship")
+                .safe("Nothing was changed.")
+                .todo(
+                    "Ask the new source for one: `peer add NAME IDENTITY --address HOST:PORT`.",
+                ));
+        }
+        let source = content.primary.to_string();
+        let addresses = match self.addresses.is_empty() {
+            true => content.addresses.clone(),
+            false => self.addresses.clone(),
+        };
+        let Some(replica) = &mut s.replica else {
+            return Err(refused("role", "this site is a source, and follows nobody")
+                .safe("Nothing was changed.")
+                .todo("`rejoin` makes it the replica of a site that was promoted."));
+        };
+        (replica.source, replica.addresses) = (source.clone(), addresses);
+        s.add_peer(&source);
+        Ok(content.primary)
+    }
+}

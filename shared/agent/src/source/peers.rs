@@ -1,0 +1,49 @@
+//! Peers of a running source.
+
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+use site::Problem;
+
+use super::SourceAgent;
+use crate::peer::{self, PeerArguments};
+use crate::problem::of_replication;
+
+impl SourceAgent {
+    /// Shows peers, takes one in, forgets one.
+    pub(super) async fn peer(self: &Rc<Self>, arguments: PeerArguments) -> Result<Value, Problem> {
+        let store = self.source.store();
+        match arguments {
+            PeerArguments::List => Ok(store.with(peer::listed)),
+            PeerArguments::Add { identity, addresses } => {
+                let identity = peer::parsed(&identity)?;
+                let added = self.source.add_peer(&identity.to_string()).await;
+                let added = added.map_err(|e| of_replication(&e))?;
+                self.allowed.allow(identity);
+                if added {
+                    self.events.note(format!("{} is a peer now", identity.fingerprint()));
+                }
+                let keys = &self.relationship.keys;
+                let ticket = match addresses.is_empty() {
+                    true => None,
+                    false => Some(store.with(|s| peer::ticket(s, &addresses, keys))?),
+                };
+                let fingerprint = identity.fingerprint();
+                Ok(json!({ "fingerprint": fingerprint, "added": added, "ticket": ticket }))
+            }
+            PeerArguments::Remove { peer } => {
+                let identity = store.with(|s| peer::meant(s, &peer))?;
+                // It may not come back in the meantime, and what it is being sent ends first.
+                let pinned = peer::parsed(&identity)?;
+                self.allowed.remove(&pinned);
+                self.end_link(&identity);
+                if let Err(e) = self.source.remove_peer(&identity).await {
+                    self.allowed.allow(pinned);
+                    return Err(of_replication(&e));
+                }
+                self.events.note(format!("{} is a peer no more", pinned.fingerprint()));
+                Ok(json!({ "fingerprint": pinned.fingerprint(), "removed": true }))
+            }
+        }
+    }
+}

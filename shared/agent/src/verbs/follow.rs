@@ -1,0 +1,54 @@
+//! `follow`: this replica pulls from another source from here on.
+
+use std::path::PathBuf;
+
+use replication::state::Role;
+use serde_json::json;
+use site::Problem;
+use site::location::Name;
+use wire::Ticket;
+
+use super::Context;
+use crate::problem::{of_relationship, of_replication, refused};
+use crate::{FollowArguments, Relationship, reach};
+
+/// Flags of `follow`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the relationship
+    name: Name,
+    /// The new source's ticket, as its `peer add` wrote it
+    #[arg(long, value_name = "FILE")]
+    ticket: PathBuf,
+    /// Where the new source listens [default: as the ticket says]
+    #[arg(long = "source", value_name = "HOST:PORT")]
+    sources: Vec<String>,
+}
+
+/// Tells the running agent, or changes what is on disk.
+pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
+    let path = std::path::absolute(&arguments.ticket)
+        .map_err(|e| refused("ticket", format!("{}: {e}", arguments.ticket.display())))?;
+    let read = verb.ctx.storage.read_all(&path, Ticket::MAX_BYTES as u64).await;
+    let bytes = read.map_err(|e| refused("ticket", format!("{}: {e}", path.display())))?;
+    let ticket = String::from_utf8_lossy(&bytes).into_owned();
+    let body = FollowArguments { ticket, addresses: arguments.sources };
+    let answer = match reach::running(&verb.state, &arguments.name).await? {
+        Some(client) => reach::verb(&client, "follow", &json!(body)).await?,
+        None => {
+            let open = || Relationship::open(&verb.ctx, &verb.state, &arguments.name);
+            let found = open().await.map_err(|e| of_relationship(&e))?;
+            let _lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
+            // The state may have changed until the lock was ours.
+            let found = open().await.map_err(|e| of_relationship(&e))?;
+            found.require(Role::Replica).map_err(|e| of_relationship(&e))?;
+            let source = found.store.change(|s| body.apply(s))?;
+            found.store.save().await.map_err(|e| of_replication(&e))?;
+            json!({ "source": source.fingerprint() })
+        }
+    };
+    let source = answer["source"].as_str().unwrap_or_default();
+    verb.printer.data(&format!("follows {source} from here on"), &answer);
+    verb.printer.note("above is the fingerprint of the new source: compare it by telephone");
+    Ok(())
+}
