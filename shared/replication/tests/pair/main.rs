@@ -15,6 +15,7 @@ mod hostile;
 mod loads;
 mod media;
 mod oracle;
+mod peers;
 mod refusals;
 mod rig;
 mod role_histories;

@@ -9,6 +9,7 @@ mod damage;
 mod errors;
 mod gate;
 mod history;
+mod peers;
 mod regions;
 mod restart;
 
