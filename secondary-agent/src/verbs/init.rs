@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use agent::problem::{of_relationship, of_wire, refused};
+use agent::problem::of_relationship;
 use agent::relationship::{InitReplica, VolumeArgument, init_replica};
 use serde_json::json;
 use site::Problem;
 use site::location::Name;
-use wire::Ticket;
 
 use super::Context;
 
@@ -29,11 +28,7 @@ pub struct Arguments {
 
 /// Makes the replica.
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
-    let path = std::path::absolute(&arguments.ticket)
-        .map_err(|e| refused("ticket", format!("{}: {e}", arguments.ticket.display())))?;
-    let read = verb.ctx.storage.read_all(&path, Ticket::MAX_BYTES as u64).await;
-    let bytes = read.map_err(|e| refused("ticket", format!("{}: {e}", path.display())))?;
-    let ticket = Ticket::parse(&bytes).map_err(|e| of_wire(&e))?;
+    let ticket = agent::read_ticket(&verb.ctx, &arguments.ticket).await?;
     let fingerprint = ticket.content().primary.fingerprint();
     let name = arguments.name.clone();
     let what = InitReplica {

@@ -23,7 +23,7 @@ mod verified;
 
 pub use events::Events;
 pub use passphrase::passphrase_from;
-pub use peer::{FollowArguments, PeerArguments};
+pub use peer::{FollowArguments, PeerArguments, read_ticket};
 pub use relationship::Relationship;
 pub use verdict::explain;
 pub use verified::{VerifiedStatus, VerifyArguments, VerifyProgress};

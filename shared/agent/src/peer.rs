@@ -1,5 +1,8 @@
 //! Peers of a relationship, as the verb `peer` shows and changes them.
 
+use std::path::Path;
+
+use disk::Context;
 use replication::state::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -71,7 +74,24 @@ pub(crate) fn ticket(s: &State, addresses: &[String], keys: &SiteKeys) -> Result
         addresses: addresses.to_vec(),
         primary: keys.identity(),
     };
-    let ticket = Ticket::sign(content, keys).map_err(|e| of_wire(&e))?;
+    text_of(&Ticket::sign(content, keys).map_err(|e| of_wire(&e))?)
+}
+
+/// Reads the ticket that a source wrote.
+///
+/// # Errors
+/// A file that cannot be read, or is no ticket, or a forged one.
+pub async fn read_ticket(ctx: &Context, path: &Path) -> Result<Ticket, Problem> {
+    let failed =
+        |path: &Path, e: std::io::Error| refused("ticket", format!("{}: {e}", path.display()));
+    let path = std::path::absolute(path).map_err(|e| failed(path, e))?;
+    let read = ctx.storage.read_all(&path, Ticket::MAX_BYTES as u64).await;
+    let bytes = read.map_err(|e| failed(&path, e))?;
+    Ticket::parse(&bytes).map_err(|e| of_wire(&e))
+}
+
+/// The text of a ticket, as it stands in a file.
+pub(crate) fn text_of(ticket: &Ticket) -> Result<String, Problem> {
     let text = ticket.to_text().map_err(|e| of_wire(&e))?;
     Ok(String::from_utf8_lossy(text.as_ref()).into_owned())
 }

@@ -6,10 +6,10 @@ use replication::state::Role;
 use serde_json::json;
 use site::Problem;
 use site::location::Name;
-use wire::Ticket;
 
 use super::Context;
-use crate::problem::{of_relationship, of_replication, refused};
+use crate::peer::{read_ticket, text_of};
+use crate::problem::{of_relationship, of_replication};
 use crate::{FollowArguments, Relationship, reach};
 
 /// Flags of `follow`.
@@ -27,11 +27,7 @@ pub struct Arguments {
 
 /// Tells the running agent, or changes what is on disk.
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
-    let path = std::path::absolute(&arguments.ticket)
-        .map_err(|e| refused("ticket", format!("{}: {e}", arguments.ticket.display())))?;
-    let read = verb.ctx.storage.read_all(&path, Ticket::MAX_BYTES as u64).await;
-    let bytes = read.map_err(|e| refused("ticket", format!("{}: {e}", path.display())))?;
-    let ticket = String::from_utf8_lossy(&bytes).into_owned();
+    let ticket = text_of(&read_ticket(&verb.ctx, &arguments.ticket).await?)?;
     let body = FollowArguments { ticket, addresses: arguments.sources };
     let answer = match reach::running(&verb.state, &arguments.name).await? {
         Some(client) => reach::verb(&client, "follow", &json!(body)).await?,

@@ -1,16 +1,31 @@
 //! Loads that must not happen: into volumes that are being sealed, and from another set than the one that
 //! the seed was begun from.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use disk::simulated::{Crash, Fault, OpKind};
 use replication::Error;
 use replication::dump::{DumpJob, DumpRequest};
+use replication::replica::Replica;
 
 use crate::media::{blank_replica, dump, load, medium, request, ship};
 use crate::rig::{GRAIN, Pair, fill, run};
 
 const SIZES: [u64; 2] = [96 * GRAIN, 40 * GRAIN + 100];
+
+/// A source whose volumes were dumped, and a blank replica to which the medium was shipped.
+async fn shipped(seed: u64) -> (Pair, Rc<Replica>) {
+    let pair = Pair::new(seed, &SIZES).await;
+    let source = pair.start_source().await.unwrap();
+    for grain in 0..96 {
+        fill(&source, 0, grain, grain as u8 + 1).await;
+    }
+    dump(&pair, &source, 1).await.unwrap();
+    let replica = blank_replica(&pair).await;
+    ship(&pair, 1).await;
+    (pair, replica)
+}
 
 /// The load is asked for before the stop, during it, and after it; whenever that is, the next start finds the
 /// volumes as they were sealed.
@@ -18,14 +33,7 @@ const SIZES: [u64; 2] = [96 * GRAIN, 40 * GRAIN + 100];
 fn nothing_is_loaded_into_sealed_volumes() {
     for after_us in (0..60_000).step_by(1_500) {
         run(|| async move {
-            let pair = Pair::new(131, &SIZES).await;
-            let source = pair.start_source().await.unwrap();
-            for grain in 0..96 {
-                fill(&source, 0, grain, grain as u8 + 1).await;
-            }
-            dump(&pair, &source, 1).await.unwrap();
-            let replica = blank_replica(&pair).await;
-            ship(&pair, 1).await;
+            let (pair, replica) = shipped(131).await;
             let most = Duration::from_millis(2);
             pair.replica_machine.set_latency(Duration::from_millis(1)..most);
             let stopping = {
@@ -56,14 +64,7 @@ fn a_replica_that_starts_consistent_after_a_load_that_was_killed_stays_so() {
     let mut consistent = 0;
     for after in 0..60 {
         run(|| async {
-            let pair = Pair::new(137, &SIZES).await;
-            let source = pair.start_source().await.unwrap();
-            for grain in 0..96 {
-                fill(&source, 0, grain, grain as u8 + 1).await;
-            }
-            dump(&pair, &source, 1).await.unwrap();
-            let replica = blank_replica(&pair).await;
-            ship(&pair, 1).await;
+            let (pair, replica) = shipped(137).await;
             let machine = pair.replica_machine.clone();
             // Of the operations that change something, the last ones before the load has ended.
             let (seen, crashing) = (std::cell::Cell::new(0), machine.clone());
