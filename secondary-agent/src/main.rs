@@ -43,6 +43,8 @@ enum Verb {
     Follow(agent::verbs::follow::Arguments),
     /// Show or set how a peer is kept: sync, async, cycle
     Mode(agent::verbs::mode::Arguments),
+    /// Show or set how fast dumps, catch-ups and verifications read at the source
+    Pace(agent::verbs::pace::Arguments),
     /// Compare digests of everything between the sites; report what differs
     Verify(agent::verbs::verify::Arguments),
     /// Hand the role over to the other site, planned, with nothing lost
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
             Verb::Peer(a) => agent::verbs::peer::run(verb, a).await,
             Verb::Follow(a) => agent::verbs::follow::run(verb, a).await,
             Verb::Mode(a) => agent::verbs::mode::run(verb, a).await,
+            Verb::Pace(a) => agent::verbs::pace::run(verb, a).await,
             Verb::Verify(a) => agent::verbs::verify::run(verb, a).await,
             Verb::Switchover(a) => agent::verbs::switchover::run(verb, a).await,
             Verb::Promote(a) => agent::verbs::promote::run(verb, a).await,

@@ -33,6 +33,16 @@ pub enum Content {
     Zero,
 }
 
+impl Content {
+    /// How many bytes travel or stand somewhere for it.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Content::Data(bytes) => bytes.len() as u64,
+            Content::Zero => 0,
+        }
+    }
+}
+
 /// A run with its content, as it stood at one cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrainData {

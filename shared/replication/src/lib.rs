@@ -9,6 +9,7 @@ mod error;
 mod group_commit;
 mod kept;
 pub mod map;
+mod pace;
 pub mod protocol;
 pub mod replica;
 mod rest;
@@ -20,4 +21,5 @@ pub mod track;
 pub mod volumes;
 
 pub use error::{Error, Result};
+pub use pace::{Pace, PaceSettings, PaceShown};
 pub use rest::{AtRest, at_rest};

@@ -88,3 +88,34 @@ fn a_thin_link_carries_less_than_what_changed_and_the_end_is_foreseen() {
         drop(primary);
     }
 }
+
+/// What the operator says about the pace holds from then on, and what waits for it goes on.
+#[test]
+fn a_catch_up_goes_as_fast_as_the_operator_says() {
+    let sites = Sites::new(64 * MIB, 2 * MIB, "64KiB", 23);
+    let primary = sites.serve_primary_with(&["--rate", "512KiB/s"]);
+    sites.ship();
+    let io = Tool::require("qemu-io", "qemu-utils");
+    let written =
+        io.command().args(["-f", "raw", "-c", "write -P 7 8M 24M", &sites.uri()]).output();
+    assert!(written.expect("qemu-io runs").status.success());
+    let mut once = sites.launch_secondary(&["--once", "--in-step", "0"]);
+    let peer = |field: &str| {
+        let status = sites.json(sites.primary(["status", "job"]));
+        status.pointer(&format!("/peers/0/{field}")).and_then(|n| n.as_u64()).unwrap_or(0)
+    };
+    wait_for("some of it", SOON, || (peer("link_bytes") > MIB).then_some(()));
+    // 24 MiB would take 48 s: far more than this test takes until here.
+    assert!(once.try_exit().is_none(), "it did not keep to the rate: {}", once.stderr());
+    assert!(peer("link_bytes") < 20 * MIB);
+    let shown = sites.json(sites.primary(["pace", "job"]));
+    assert_eq!(shown["rate_bytes_s"], 512 << 10, "{shown}");
+    let set = sites.json(sites.primary(["pace", "job", "--rate", "off", "--give-way", "on"]));
+    assert_eq!((&set["rate_bytes_s"], &set["gives_way"]), (&0.into(), &true.into()), "{set}");
+    let status = once.wait_for_exit(SOON);
+    assert!(status.success(), "{status}: {}", once.stderr());
+    sites.assert_equal();
+    let wrong = sites.end(sites.primary(["pace", "job", "--rate", "fast"]));
+    assert_eq!(wrong.status.code(), Some(2));
+    drop(primary);
+}

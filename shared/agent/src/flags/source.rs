@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::Context;
+use replication::PaceSettings;
 use site::Problem;
 
-use super::{Shared, duration, size};
+use super::{Shared, duration, rate, size};
 use crate::problem::{of_wire, refused};
 use crate::source::{NbdListen, SourceOptions};
 
@@ -45,6 +46,12 @@ pub struct SourceFlags {
     /// How long a writer waits for room to preserve
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     preserve_wait: Duration,
+    /// What dumps, catch-ups and verifications may read here a second, together [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<u64>,
+    /// Dumps, catch-ups and verifications go slower while requests of applications take twice as long as alone
+    #[arg(long)]
+    give_way: bool,
     /// While streaming: time from one cut to the next
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     epoch: Duration,
@@ -108,6 +115,8 @@ impl SourceFlags {
             ..SourceOptions::default()
         };
         options.compress = shared.compress;
+        options.settings.pace =
+            PaceSettings { rate_bytes: self.rate.unwrap_or(0), gives_way: self.give_way };
         options.stream.epoch = self.epoch.max(Duration::from_secs(1));
         options.stream.queue_bytes = self.stream_queue;
         options.stream.age_limit = self.stream_age;

@@ -33,7 +33,7 @@ impl Daemon for ReplicaAgent {
                 _ => Err(other_role(verb, "replica", "source")),
             },
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
-            "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" => {
+            "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" | "pace" => {
                 Err(other_role(verb, "replica", "source"))
             }
             "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),

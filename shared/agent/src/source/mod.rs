@@ -4,6 +4,7 @@ mod dump;
 mod forecast;
 mod links;
 mod mode;
+mod pace;
 mod peers;
 mod roles;
 mod status;

@@ -9,6 +9,7 @@ use site::Problem;
 use super::SourceAgent;
 use super::dump::DumpArguments;
 use super::mode::ModeArguments;
+use super::pace::PaceArguments;
 use super::roles::{RejoinArguments, SwitchoverArguments};
 use crate::control::{Daemon, arguments, other_role, unknown};
 use crate::{PeerArguments, VerifyArguments};
@@ -26,6 +27,7 @@ impl Daemon for SourceAgent {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
             "mode" => self.mode(arguments::<ModeArguments>(body)?).await,
+            "pace" => self.pace(arguments::<PaceArguments>(body)?),
             "peer" => self.peer(arguments::<PeerArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,

@@ -3,6 +3,7 @@
 pub mod follow;
 pub mod identity;
 pub mod mode;
+pub mod pace;
 pub mod peer;
 pub mod plan;
 pub mod promote;

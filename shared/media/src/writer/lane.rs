@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use grain::{Content, GrainData};
+use grain::GrainData;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
@@ -26,10 +26,7 @@ pub(super) struct Piece {
 impl Piece {
     /// Bytes of content.
     pub(super) fn bytes(&self) -> u64 {
-        match &self.data.content {
-            Content::Data(bytes) => bytes.len() as u64,
-            Content::Zero => 0,
-        }
+        self.data.content.bytes()
     }
 
     /// The most bytes that its frame can take.

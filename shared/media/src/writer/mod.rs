@@ -130,10 +130,7 @@ impl SetWriter {
     }
 
     async fn enqueue(&self, data: GrainData) -> Result<(), MediaError> {
-        let bytes = match &data.content {
-            Content::Data(bytes) => bytes.len() as u64,
-            Content::Zero => 0,
-        };
+        let bytes = data.content.bytes();
         let units = (bytes.div_ceil(UNIT_BYTES) as u32).clamp(1, self.core.memory_units);
         let Ok(memory) = self.core.memory.clone().acquire_many_owned(units).await else {
             self.core.check()?;

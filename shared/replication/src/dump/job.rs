@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use grain::{Content, CutId, CutReason, GrainData, GrainSet, SetId};
+use grain::{CutId, CutReason, GrainData, GrainSet, SetId};
 use media::{CutFacts, FinishInfo, SetPlan, SetSummary, SetWriter};
 
 use super::plan::{DumpRequest, SavedOptions};
-use super::rate::Rate;
+use crate::pace::Rate;
 use crate::session::{CopySession, Counters, Ended, OnWrite, Options, SideFile};
 use crate::source::Source;
 use crate::state::{SetRecord, SetStage};
@@ -313,11 +313,9 @@ impl DumpJob {
     }
 
     async fn push(&self, writer: &SetWriter, rate: &Rate, data: GrainData) -> Result<()> {
-        let bytes = match &data.content {
-            Content::Data(bytes) => bytes.len() as u64,
-            Content::Zero => 0,
-        };
+        let bytes = data.content.bytes();
         rate.pass(bytes).await;
+        self.source.pace().pass(bytes).await;
         let progress = &self.progress;
         let grains = data.run.count;
         writer.push(data).await?;

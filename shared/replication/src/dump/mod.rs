@@ -2,7 +2,6 @@
 
 mod job;
 mod plan;
-pub(crate) mod rate;
 
 pub use job::{DumpEnd, DumpJob, DumpProgress};
 pub use plan::{DumpOptions, DumpRequest, Preserve, SavedOptions};

@@ -65,13 +65,6 @@ pub(super) struct Store {
     pub(super) memory_peak: u64,
 }
 
-fn bytes_of(data: &GrainData) -> u64 {
-    match &data.content {
-        Content::Data(bytes) => bytes.len() as u64,
-        Content::Zero => 0,
-    }
-}
-
 impl Store {
     pub(super) fn new(memory_limit: u64, side: Option<SideFile>) -> Store {
         Store { kept: VecDeque::new(), memory: 0, memory_limit, side, memory_peak: 0 }
@@ -79,7 +72,7 @@ impl Store {
 
     /// Keeps `data` in memory if there is room.
     pub(super) fn keep(&mut self, data: GrainData) -> Result<(), GrainData> {
-        let bytes = bytes_of(&data);
+        let bytes = data.content.bytes();
         // One run always fits, however small the limit: else it would wait for room for ever.
         if bytes > 0 && self.memory > 0 && self.memory + bytes > self.memory_limit {
             return Err(data);
@@ -93,7 +86,7 @@ impl Store {
     /// Takes back what [`Store::take`] gave.
     pub(super) fn put_back(&mut self, kept: Kept) {
         if let Kept::Memory(data) = &kept {
-            self.memory += bytes_of(data);
+            self.memory += data.content.bytes();
         }
         self.kept.push_front(kept);
     }
@@ -130,7 +123,7 @@ impl Store {
     pub(super) fn take(&mut self) -> Option<Kept> {
         let kept = self.kept.pop_front()?;
         if let Kept::Memory(data) = &kept {
-            self.memory -= bytes_of(data);
+            self.memory -= data.content.bytes();
         }
         Some(kept)
     }

@@ -11,6 +11,7 @@ use grain::{Content, Geometry, GrainData, Run};
 use tokio::sync::{Notify, Semaphore};
 
 use super::serve_link::{LinkProgress, digest};
+use crate::pace::Pace;
 use crate::protocol::{Connection, Inbox, MAX_DIGESTS, MAX_RUNS_A_PULL, Message, unexpected};
 use crate::session::CopySession;
 use crate::volumes::Volumes;
@@ -33,6 +34,7 @@ struct Inner {
     session: Rc<CopySession>,
     connection: Connection,
     progress: Rc<LinkProgress>,
+    pace: Rc<Pace>,
     width: Arc<Semaphore>,
     open: Cell<usize>,
     ended: Notify,
@@ -46,6 +48,7 @@ impl Delivery {
         session: Rc<CopySession>,
         connection: Connection,
         progress: Rc<LinkProgress>,
+        pace: Rc<Pace>,
     ) -> Delivery {
         let inner = Inner {
             ctx,
@@ -53,6 +56,7 @@ impl Delivery {
             session,
             connection,
             progress,
+            pace,
             width: Arc::new(Semaphore::new(WIDTH)),
             open: Cell::new(0),
             ended: Notify::new(),
@@ -135,6 +139,7 @@ impl Delivery {
                     while let Some(step) = self.step(run, first).await? {
                         first = step.end();
                         for data in self.inner.session.take(step).await? {
+                            self.inner.pace.pass(data.content.bytes()).await;
                             self.send(data).await?;
                         }
                     }
@@ -146,6 +151,7 @@ impl Delivery {
                 while let Some(step) = self.step(run, first).await? {
                     first = step.end();
                     for data in self.inner.session.take(step).await? {
+                        self.inner.pace.pass(data.content.bytes()).await;
                         self.send_different(data, run, &digests).await?;
                     }
                 }

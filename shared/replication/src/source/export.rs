@@ -8,6 +8,8 @@ use nbd::{
     STATE_HOLE, STATE_ZERO,
 };
 
+use tokio::time::Instant;
+
 use super::{Change, Source, Tickets, Tried, Written};
 use crate::Error;
 
@@ -39,13 +41,22 @@ impl VolumeExport {
         source.volumes().iter().map(make).collect()
     }
 
-    fn spawn_write(&self, tried: Tried, offset: u64, change: Change, fua: bool, reply: Reply) {
+    fn spawn_write(
+        &self,
+        tried: Tried,
+        offset: u64,
+        change: Change,
+        fua: bool,
+        (reply, begun): (Reply, Option<Instant>),
+    ) {
         let (source, volume) = (self.source.clone(), self.volume);
+        let pace = source.pace().clone();
         tokio::task::spawn_local(async move {
             match source.carry_out(tried, volume, offset, change, fua).await {
                 Ok(()) => reply.done(),
                 Err(e) => refuse(reply, &e),
             }
+            pace.answered(begun);
         });
     }
 
@@ -61,14 +72,16 @@ impl VolumeExport {
 
     fn read(&self, offset: u64, len: u32, reply: Reply) {
         let (source, volume) = (&self.source, self.volume);
+        let begun = source.pace().begins();
         let inline = reply.fill(|buf| source.read_now(volume, buf, offset).map_err(|e| errno(&e)));
-        let Err(reply) = inline else { return };
+        let Err(reply) = inline else { return source.pace().answered(begun) };
         let source = self.source.clone();
         tokio::task::spawn_local(async move {
             match source.read(volume, offset, len as usize).await {
                 Ok(bytes) => reply.data(bytes),
                 Err(e) => refuse(reply, &e),
             }
+            source.pace().answered(begun);
         });
     }
 
@@ -156,16 +169,20 @@ impl Export for VolumeExport {
             Command::Read { offset, len } => self.read(offset, len, reply),
             Command::Write { offset, data, fua } => {
                 let mut tried = Tried::default();
+                let begun = self.source.pace().begins();
                 if !fua {
                     match self.source.write_now(self.volume, offset, &data) {
-                        Ok(Written::Done) => return reply.done(),
+                        Ok(Written::Done) => {
+                            reply.done();
+                            return self.source.pace().answered(begun);
+                        }
                         Ok(Written::Waits(tickets)) => return self.spawn_confirm(tickets, reply),
                         Ok(Written::NotNow(left)) => tried = left,
                         Err(e) => return refuse(reply, &e),
                     }
                 }
                 let change = Change::Data(data.into_bytes());
-                self.spawn_write(tried, offset, change, fua, reply);
+                self.spawn_write(tried, offset, change, fua, (reply, begun));
             }
             Command::Flush => {
                 let source = self.source.clone();
@@ -182,12 +199,12 @@ impl Export for VolumeExport {
                     offset,
                     Change::Zero { len, punch: true, fast: false },
                     fua,
-                    reply,
+                    (reply, None),
                 );
             }
             Command::WriteZeroes { offset, len, fua, no_hole, fast_zero } => {
                 let change = Change::Zero { len, punch: !no_hole, fast: fast_zero };
-                self.spawn_write(Tried::default(), offset, change, fua, reply);
+                self.spawn_write(Tried::default(), offset, change, fua, (reply, None));
             }
             Command::Cache { offset, len } => {
                 let (source, volume) = (self.source.clone(), self.volume);

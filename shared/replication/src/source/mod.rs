@@ -35,6 +35,7 @@ use grain::{CutId, GrainSet};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::group_commit::GroupCommit;
+use crate::pace::{Pace, PaceSettings};
 use crate::session::CopySession;
 use crate::state::StateStore;
 use crate::track::{Gate, RangeLocks, Tracker};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub accept_touched: bool,
     /// Clear the state `suspect`: the operator says that this side's content is right.
     pub accept_suspect: bool,
+    /// How fast the background goes.
+    pub pace: PaceSettings,
 }
 
 impl Default for Settings {
@@ -82,6 +85,7 @@ impl Default for Settings {
             layer_history_bytes: 256 << 20,
             accept_touched: false,
             accept_suspect: false,
+            pace: PaceSettings::default(),
         }
     }
 }
@@ -92,6 +96,7 @@ pub struct Source {
     store: StateStore,
     volumes: Rc<Volumes>,
     tracker: Rc<Tracker>,
+    pace: Rc<Pace>,
     settings: Settings,
     gate: Gate,
     locks: Vec<RangeLocks>,
@@ -180,6 +185,11 @@ impl Source {
     /// The longest time, in microseconds, that a cut kept writers waiting since the start.
     pub fn longest_pause_us(&self) -> u64 {
         self.longest_pause_us.get()
+    }
+
+    /// How fast dumps, catch-ups and verifications read here.
+    pub fn pace(&self) -> &Rc<Pace> {
+        &self.pace
     }
 
     /// Whether writes are refused because another site was promoted.

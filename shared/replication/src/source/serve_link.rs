@@ -402,6 +402,7 @@ impl ServedSession<'_> {
             installed.session.clone(),
             self.connection.clone(),
             self.progress.clone(),
+            self.source.pace().clone(),
         );
         let outcome = delivery.run(inbox).await;
         drop(installed);

@@ -15,6 +15,7 @@ use super::write::base_syncer;
 use super::{Settings, Source};
 use crate::Result;
 use crate::map::{MapFile, MapKind};
+use crate::pace::Pace;
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
 use crate::track::recover::{hex, note_settling};
@@ -85,6 +86,7 @@ impl Source {
             switchover: RefCell::default(),
             switchover_asked: Notify::new(),
             switchover_over: Notify::new(),
+            pace: Rc::new(Pace::new(settings.pace)),
             settings,
         });
         source.begin(clean).await?;

@@ -63,6 +63,7 @@ impl Source {
             return Err(Error::State("a switchover is under way already".to_owned()));
         }
         *self.switchover.borrow_mut() = Some(asked.clone());
+        self.pace.hurry(true);
         let _ends = Ends(self.clone());
         self.switchover_asked.notify_waiters();
         tokio::select! {
@@ -147,6 +148,7 @@ struct Ends(Rc<Source>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
+        self.0.pace.hurry(false);
         self.0.switchover.borrow_mut().take();
         self.0.switchover_over.notify_waiters();
     }

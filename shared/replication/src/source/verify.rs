@@ -256,9 +256,9 @@ impl Examiner {
             first = step.end();
             for data in session.take(step).await? {
                 found.compared += data.run.count;
-                if let Content::Data(bytes) = &data.content {
-                    found.read_bytes += bytes.len() as u64;
-                }
+                let read = data.content.bytes();
+                found.read_bytes += read;
+                self.source.pace().pass(read).await;
                 self.differing(run, data, theirs, &mut different).await;
             }
         }

@@ -8,8 +8,8 @@ use grain::{CutId, GrainSet, Run, VolumeId};
 use tokio::sync::mpsc;
 
 use super::VerifyRequest;
-use crate::dump::rate::Rate;
 use crate::kept::{Aside, Why};
+use crate::pace::Rate;
 use crate::protocol::{
     Compared, Connection, Diverted, MAX_ZERO_GRAINS, Message, VERIFY_WINDOW, VerifyMessage, body,
 };

@@ -1,0 +1,54 @@
+//! `pace`: how fast dumps, catch-ups and verifications read at the source.
+
+use serde_json::json;
+use site::Problem;
+use site::amount::human_rate;
+use site::location::Name;
+
+use super::Context;
+use super::switchover::not_running;
+use crate::flags::rate;
+use crate::reach;
+
+/// Flags of `pace`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the relationship
+    name: Name,
+    /// What they may read a second together, or `off`
+    #[arg(long, value_name = "RATE", value_parser = rate_or_off)]
+    rate: Option<u64>,
+    /// Whether they go slower while requests of applications take twice as long as alone
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    give_way: Option<bool>,
+}
+
+fn rate_or_off(text: &str) -> Result<u64, String> {
+    if text == "off" { Ok(0) } else { rate(text) }
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("{other}: write on or off")),
+    }
+}
+
+/// Asks the running source.
+pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
+    let Some(client) = reach::running(&verb.state, &arguments.name).await? else {
+        return Err(not_running(&arguments.name));
+    };
+    let body = json!({ "rate_bytes": arguments.rate, "gives_way": arguments.give_way });
+    let answer = reach::verb(&client, "pace", &body).await?;
+    let mut words = answer["words"].as_str().unwrap_or_default().to_owned();
+    if let Some(allowed) = answer["allowed_bytes_s"].as_u64() {
+        words.push_str(&format!("; {} now", human_rate(allowed)));
+    }
+    if let (Some(alone), Some(now)) = (answer["calm_us"].as_u64(), answer["request_us"].as_u64()) {
+        words.push_str(&format!("; a request takes {now} us, {alone} us alone"));
+    }
+    verb.printer.data(&words, &answer);
+    Ok(())
+}
