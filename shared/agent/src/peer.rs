@@ -101,6 +101,16 @@ pub(crate) fn parsed(text: &str) -> Result<Identity, Problem> {
     text.parse::<Identity>().map_err(|e| of_wire(&e))
 }
 
+/// Refuses this site itself: a peer that never acknowledges anything.
+pub(crate) fn is_another(identity: &Identity, keys: &SiteKeys) -> Result<(), Problem> {
+    match *identity == keys.identity() {
+        true => {
+            Err(refused("peer", "this is this site's own identity").safe("Nothing was changed."))
+        }
+        false => Ok(()),
+    }
+}
+
 /// From whom a replica pulls from here on.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct FollowArguments {
@@ -110,12 +120,21 @@ pub struct FollowArguments {
     pub addresses: Vec<String>,
 }
 
+/// What came of it.
+pub(crate) struct Followed {
+    /// Who it is.
+    pub(crate) source: Identity,
+    /// It was another one, or elsewhere, before.
+    pub(crate) changed: bool,
+}
+
 impl FollowArguments {
     /// Puts it into the state of a replica. Gives the new source.
     ///
     /// # Errors
-    /// A ticket that is damaged, forged, or of another relationship; another role.
-    pub(crate) fn apply(&self, s: &mut State) -> Result<Identity, Problem> {
+    /// A ticket that is damaged, forged, or of another relationship; another role; a role that was handed
+    /// over and not taken yet.
+    pub(crate) fn apply(&self, s: &mut State, keys: &SiteKeys) -> Result<Followed, Problem> {
         let ticket = Ticket::parse(self.ticket.as_bytes()).map_err(|e| of_wire(&e))?;
         let content = ticket.content();
         if content.relationship != s.relationship || content.geometry != s.geometry {
@@ -125,6 +144,7 @@ impl FollowArguments {
                     "Ask the new source for one: `peer add NAME IDENTITY --address HOST:PORT`.",
                 ));
         }
+        is_another(&content.primary, keys)?;
         let source = content.primary.to_string();
         let addresses = match self.addresses.is_empty() {
             true => content.addresses.clone(),
@@ -135,8 +155,18 @@ impl FollowArguments {
                 .safe("Nothing was changed.")
                 .todo("`rejoin` makes it the replica of a site that was promoted."));
         };
+        if replica.relinquished {
+            return Err(refused("role", "the role was handed over to the site that is followed")
+                .safe("Nothing was changed.")
+                .todo("Let both meet once, or `promote` this site."));
+        }
+        let changed = replica.source != source || replica.addresses != addresses;
+        if replica.source != source {
+            // The word that this side gives way was given for another winner.
+            replica.loser = None;
+        }
         (replica.source, replica.addresses) = (source.clone(), addresses);
         s.add_peer(&source);
-        Ok(content.primary)
+        Ok(Followed { source: content.primary, changed })
     }
 }

@@ -83,6 +83,9 @@ impl KeptIndex {
         if index.version != VERSION {
             return Err(bad("version", "of another version of this program"));
         }
+        if index.why.len() > 200 || index.why.chars().any(char::is_control) {
+            return Err(bad("why", "not words"));
+        }
         if !Self::is_plain(&index.data) {
             return Err(bad("data", "not the name of a file beside the index"));
         }
@@ -190,6 +193,7 @@ mod tests {
     fn what_cannot_be_is_refused_by_its_field() {
         assert_eq!(field(|_| {}), None);
         assert_eq!(field(|i| i.version = 2), Some("version"));
+        assert_eq!(field(|i| i.why = "\u{1b}[2J".into()), Some("why"));
         for name in ["", "../etc/passwd", "/etc/passwd", ".", "a/b", "a\nb"] {
             assert_eq!(field(|i| i.data = name.to_owned()), Some("data"), "{name:?}");
             assert_eq!(field(|i| i.pieces[1].volume = name.to_owned()), Some("volume"), "{name:?}");

@@ -155,14 +155,25 @@ fn after_a_failover_the_third_site_follows_the_promoted_one_by_the_delta() {
     let mut init = sites.primary(["init", "other", "--ticket", "other.ticket", "--volume"]);
     init.arg(&other);
     sites.ok(init);
-    let stranger = sites.end(third.command(&["follow", "job", "--ticket", "other.ticket"]));
-    let words = String::from_utf8_lossy(&stranger.stderr).into_owned();
-    assert!(!stranger.status.success() && words.contains("another relationship"), "{words}");
+    let refused = |ticket: &str, told: &[&str], why: &str| {
+        let words = [&["follow", "job", "--ticket", ticket], told].concat();
+        let output = sites.end(third.command(&words));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && words.contains(why), "{words}");
+    };
+    let first = sites.json(sites.primary(["identity"]));
+    let first = first["fingerprint"].as_str().expect("a fingerprint").to_owned();
+    refused("other.ticket", &["--fingerprint", &first], "another relationship");
     let ticket = sites.folder().join("again.ticket");
     let ticket = ticket.display().to_string();
     let line = "secondary-agent peer add NAME IDENTITY --address HOST:PORT --ticket FILE";
     sites.ok(sites.secondary(page.next(line, &filled(&there, &ticket))));
-    let words = page.next("secondary-agent follow NAME --ticket FILE", &filled(&there, &ticket));
+    // Anybody can make a ticket.
+    refused("again.ticket", &[], "is that the new source?");
+    refused("again.ticket", &["--fingerprint", &first], "not by");
+    let told = [("NAME", "job"), ("FILE", ticket.as_str()), ("FINGERPRINT", near.as_str())];
+    let line = "secondary-agent follow NAME --ticket FILE --fingerprint FINGERPRINT";
+    let words = page.next(line, &told);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     sites.ok(third.command(&words));
     wait_until("the third one is equal", || {

@@ -8,7 +8,6 @@ use replication::replica::{FollowEnd, ask, follow};
 use serde_json::{Value, json};
 use site::{Exit, Problem};
 use tokio::sync::Mutex;
-use wire::PeerSet;
 use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
 
 use super::ReplicaAgent;
@@ -32,8 +31,12 @@ impl ReplicaAgent {
             }
             let problem = tokio::select! {
                 biased;
-                () = self.load_wanted() => continue,
+                () = self.load_wanted() => {
+                    self.session_was_dropped();
+                    continue;
+                }
                 () = self.source_changed.notified() => {
+                    self.session_was_dropped();
                     pause = FIRST_PAUSE;
                     continue;
                 }
@@ -71,19 +74,54 @@ impl ReplicaAgent {
         }
     }
 
+    /// What is shown of a session does not outlive it.
+    fn session_was_dropped(&self) {
+        self.replica.is_left();
+        *self.connected.borrow_mut() = None;
+        *self.meter.borrow_mut() = None;
+    }
+
     /// Pulls from another source from here on. The session that there is ends.
     pub(super) async fn follow(
         self: &Rc<Self>,
         arguments: FollowArguments,
     ) -> Result<Value, Problem> {
         let store = self.replica.store();
-        let source = store.change(|s| arguments.apply(s))?;
-        store.save().await.map_err(|e| of_replication(&e))?;
+        let before = store.with(|s| (s.peers.clone(), s.replica.clone()));
+        let followed = store.change(|s| arguments.apply(s, &self.relationship.keys))?;
+        let answer = json!({ "source": followed.source.fingerprint() });
+        if !followed.changed {
+            return Ok(answer);
+        }
+        if let Err(e) = store.save().await {
+            // Until the record is there, it follows whom it followed.
+            store.change(|s| (s.peers, s.replica) = before);
+            return Err(of_replication(&e));
+        }
+        self.replica.distrust_source();
         *self.verdict.borrow_mut() = None;
-        self.events.note(format!("follows {} from here on", source.fingerprint()));
+        let peers = self.relationship.peers().map_err(|e| of_relationship(&e))?;
+        self.allowed.replace(peers);
+        if store.with(|s| s.replica.as_ref().is_some_and(|replica| !replica.addresses.is_empty())) {
+            // It is dialled from here on.
+            self.door.borrow_mut().take();
+        }
+        self.events.note(format!("follows {} from here on", followed.source.fingerprint()));
         self.source_changed.notify_one();
         self.wake.notify_one();
-        Ok(json!({ "source": source.fingerprint() }))
+        Ok(answer)
+    }
+
+    /// Forgets a site that this one once followed.
+    pub(super) async fn forget_peer(&self, peer: &str) -> Result<Value, Problem> {
+        let store = self.replica.store();
+        let identity = store.with(|s| crate::peer::meant(s, peer))?;
+        store.change(|s| s.remove_peer(&identity)).map_err(|e| of_replication(&e))?;
+        store.save().await.map_err(|e| of_replication(&e))?;
+        if let Ok(pinned) = identity.parse() {
+            self.allowed.remove(&pinned);
+        }
+        Ok(json!({ "fingerprint": crate::peer::fingerprint(&identity), "removed": true }))
     }
 
     /// Whether anything arrived since the last look: then the link is worth trying at once.
@@ -123,10 +161,11 @@ impl ReplicaAgent {
             return Ok(());
         }
         let peers = self.relationship.peers().map_err(|e| of_relationship(&e))?;
+        self.allowed.replace(peers);
         let listener = Listener::bind(Listen {
             addresses: self.options.listen.clone(),
             keys: self.relationship.keys.clone(),
-            peers: PeerSet::new(peers),
+            peers: self.allowed.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
             config: self.link_config(),
             max_links: 2,

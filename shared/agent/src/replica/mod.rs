@@ -21,6 +21,7 @@ use site::Problem;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
 use tokio::sync::{Mutex, Notify};
+use wire::PeerSet;
 use wire::frame::Compress;
 use wire::link::{LinkMeter, Listener};
 
@@ -88,6 +89,8 @@ pub struct ReplicaAgent {
     meter: RefCell<Option<LinkMeter>>,
     /// The operator named another source.
     source_changed: Notify,
+    /// Who is let in, where the source dials.
+    allowed: PeerSet,
     last_error: RefCell<Option<Problem>>,
     load: RefCell<load::LoadSlot>,
     /// Set while a load has the base for itself.
@@ -140,6 +143,7 @@ impl ReplicaAgent {
             connected: RefCell::default(),
             meter: RefCell::default(),
             source_changed: Notify::new(),
+            allowed: PeerSet::default(),
             last_error: RefCell::default(),
             load: RefCell::default(),
             loading: Cell::new(false),

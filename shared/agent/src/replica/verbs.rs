@@ -30,7 +30,8 @@ impl Daemon for ReplicaAgent {
             "follow" => self.follow(arguments::<FollowArguments>(body)?).await,
             "peer" => match arguments::<PeerArguments>(body)? {
                 PeerArguments::List => Ok(self.replica.store().with(crate::peer::listed)),
-                _ => Err(other_role(verb, "replica", "source")),
+                PeerArguments::Remove { peer } => self.forget_peer(&peer).await,
+                PeerArguments::Add { .. } => Err(other_role(verb, "replica", "source")),
             },
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
             "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" | "pace" => {

@@ -56,7 +56,9 @@ impl Forecast {
         // What was carried and is lacking again, or lacks in addition, was written meanwhile.
         let written = carried + i128::from(last.behind) - i128::from(first.behind);
         let (carried, written) = (a_second(carried), a_second(written));
-        let gains = carried.checked_sub(written).filter(|gains| *gains > 0);
+        // Zeroes, and what was the same, are brought without bytes: what counts is what is lacking less.
+        let gains = a_second(i128::from(first.behind) - i128::from(last.behind));
+        let gains = Some(gains).filter(|gains| *gains > 0);
         Some(ForecastStatus {
             behind_bytes: last.behind,
             carried_bytes_s: carried,
@@ -87,6 +89,12 @@ mod tests {
         assert_eq!(forecast.carried_bytes_s, 12 * MIB);
         assert_eq!(forecast.written_bytes_s, 2 * MIB);
         assert_eq!(forecast.in_step_in_ms, Some(80_000));
+    }
+
+    #[test]
+    fn what_is_brought_without_bytes_is_brought() {
+        let forecast = after(20, |s| (1000 - 10 * s) * MIB, |_| 0).say().unwrap();
+        assert_eq!((forecast.carried_bytes_s, forecast.in_step_in_ms), (0, Some(80_000)));
     }
 
     #[test]

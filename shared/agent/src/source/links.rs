@@ -9,7 +9,7 @@ use std::time::Duration;
 use grain::attach::Rule;
 use replication::protocol;
 use replication::source::{LinkProgress, serve_link};
-use replication::state::Peer;
+use replication::state::{Peer, State};
 use site::Problem;
 use tokio::task::JoinHandle;
 use wire::link::{Dial, Incoming, Link, LinkConfig, LinkMeter, Listen, Listener, Terms, dial};
@@ -96,7 +96,8 @@ impl SourceAgent {
         let Ok(identity) = peer.identity.parse() else { return };
         let relationship = self.source.store().with(|s| s.relationship);
         let mut pause = FIRST_PAUSE;
-        loop {
+        let is_peer = |s: &State| s.peers.iter().any(|known| known.identity == peer.identity);
+        while self.source.store().with(is_peer) {
             let dialled = dial(Dial {
                 addresses: peer.addresses.clone(),
                 peer: identity,

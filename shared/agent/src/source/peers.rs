@@ -17,6 +17,7 @@ impl SourceAgent {
             PeerArguments::List => Ok(store.with(peer::listed)),
             PeerArguments::Add { identity, addresses } => {
                 let identity = peer::parsed(&identity)?;
+                peer::is_another(&identity, &self.relationship.keys)?;
                 let added = self.source.add_peer(&identity.to_string()).await;
                 let added = added.map_err(|e| of_replication(&e))?;
                 self.allowed.allow(identity);
@@ -33,6 +34,8 @@ impl SourceAgent {
             }
             PeerArguments::Remove { peer } => {
                 let identity = store.with(|s| peer::meant(s, &peer))?;
+                let may = store.with(|s| s.may_remove_peer(&identity));
+                may.map_err(|e| of_replication(&e))?;
                 // It may not come back in the meantime, and what it is being sent ends first.
                 let pinned = peer::parsed(&identity)?;
                 self.allowed.remove(&pinned);

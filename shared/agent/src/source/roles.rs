@@ -11,6 +11,7 @@ use site::Problem;
 use site::amount::{counted, human_bytes};
 
 use super::SourceAgent;
+use crate::peer::is_meant;
 use crate::problem::{of_replication, refused};
 
 /// What `switchover` is told.
@@ -18,6 +19,9 @@ use crate::problem::{of_replication, refused};
 pub struct SwitchoverArguments {
     /// Milliseconds within which the last catch-up has to be done.
     pub limit_ms: u64,
+    /// To which, where several are connected: the beginning of its identity or fingerprint.
+    #[serde(default)]
+    pub peer: Option<String>,
 }
 
 /// What `rejoin` is told.
@@ -38,7 +42,8 @@ impl SourceAgent {
     ) -> Result<Value, Problem> {
         let connected: Vec<String> = {
             let links = self.links.borrow();
-            let up = links.iter().filter(|(_, slot)| slot.connected);
+            let wanted = |id: &str| arguments.peer.as_ref().is_none_or(|by| is_meant(id, by));
+            let up = links.iter().filter(|(id, slot)| slot.connected && wanted(id));
             up.map(|(identity, _)| identity.clone()).collect()
         };
         let [identity] = connected.as_slice() else {
@@ -46,7 +51,10 @@ impl SourceAgent {
                 "not-connected",
                 format!("a switchover needs one connected replica, there are {}", connected.len()),
             )
-            .todo("Look at `status`. When the source is gone for good, `promote` the replica."));
+            .todo(
+                "Look at `status`. Where several are connected, say which: `switchover NAME PEER`. When \
+                 the source is gone for good, `promote` the replica.",
+            ));
         };
         self.events.note("switchover: writes wait, the replica makes its last catch-up");
         let limit = Duration::from_millis(arguments.limit_ms);

@@ -115,7 +115,9 @@ impl SourceAgent {
                 done_grains: progress.sent_grains.get(),
                 bytes: progress.sent_bytes.get(),
             };
-            let forecast = slot.filter(|slot| slot.connected).and_then(|slot| {
+            // What is dirty is what any of them lacks.
+            let alone = s.peers.len() == 1;
+            let forecast = slot.filter(|slot| slot.connected && alone).and_then(|slot| {
                 // What waits in this machine was sent, but not carried.
                 let waiting = slot.meter.as_ref().map_or(0, |meter| meter.waiting_bytes());
                 let sent = (catch_up.done_grains * grain).saturating_sub(waiting);

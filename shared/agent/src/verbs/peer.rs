@@ -110,11 +110,14 @@ async fn at_rest(verb: &Context, name: &Name, body: &PeerArguments) -> Result<Va
     let _lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
     // The state may have changed until the lock was ours.
     let found = open().await.map_err(|e| of_relationship(&e))?;
-    found.require(Role::Source).map_err(|e| of_relationship(&e))?;
+    if matches!(body, PeerArguments::Add { .. }) {
+        found.require(Role::Source).map_err(|e| of_relationship(&e))?;
+    }
     let answer = match body {
         PeerArguments::List => found.store.with(peer::listed),
         PeerArguments::Add { identity, addresses } => {
             let identity = peer::parsed(identity)?;
+            peer::is_another(&identity, &found.keys)?;
             let added = found.store.change(|s| s.add_peer(&identity.to_string()));
             let ticket = match addresses.is_empty() {
                 true => None,

@@ -15,6 +15,8 @@ use crate::reach;
 pub struct Arguments {
     /// Name of the relationship
     name: Name,
+    /// Which replica, by the beginning of its fingerprint or identity, where several are connected
+    peer: Option<String>,
     /// How long writes may wait for the replica's last catch-up; then the roles stay as they are
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     limit: Duration,
@@ -25,7 +27,8 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     let Some(client) = reach::running(&verb.state, &arguments.name).await? else {
         return Err(not_running(&arguments.name));
     };
-    let body = json!({ "limit_ms": arguments.limit.as_millis() as u64 });
+    let limit_ms = arguments.limit.as_millis() as u64;
+    let body = json!({ "limit_ms": limit_ms, "peer": arguments.peer });
     let answer = reach::verb(&client, "switchover", &body).await?;
     verb.printer.data("this site is the replica now; the other one serves", &answer);
     Ok(())

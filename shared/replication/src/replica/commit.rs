@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Replica;
 use super::missing::{MissingMap, free};
+use crate::map::MapKind;
 use crate::state::{ClosedLayer, LayerRef, PullRecord, State};
 use crate::{Error, Result};
 
@@ -140,8 +141,13 @@ impl Replica {
 
     /// Takes a durable commit over into the state. Idempotent by its number.
     pub(super) async fn install_commit(&self, body: CommitBody, number: u64) -> Result<()> {
-        let unreadable: GrainSet = body.unreadable.iter().copied().collect();
-        let damaged = MissingMap::make(&self.pool, &unreadable).await?;
+        // What was found damaged after both sides had agreed on what moves is missing still.
+        let mut lacking = match body.streamed {
+            true => GrainSet::new(),
+            false => self.damaged_beyond_the_union().await?,
+        };
+        lacking.extend(body.unreadable.iter().copied());
+        let damaged = MissingMap::make(&self.pool, &lacking).await?;
         // From here to the save memory and state change together.
         let pull = self.pull.borrow_mut().take();
         let mut freed: Vec<LayerRef> = Vec::new();
@@ -196,6 +202,24 @@ impl Replica {
         self.commit_unsaved.set(false);
         free(&self.store, freed);
         Ok(())
+    }
+
+    /// Grains that are damaged here and of which the catch-up that is committed brought nothing. After a crash
+    /// the state still names its union; where it names none, it brought everything.
+    async fn damaged_beyond_the_union(&self) -> Result<GrainSet> {
+        let mut damaged = self.damaged.set();
+        if damaged.is_empty() {
+            return Ok(damaged);
+        }
+        let known = self.pull.borrow().as_ref().map(|pull| pull.union());
+        let at = self.store.with(|s| s.replica.as_ref()?.pull.as_ref().map(|pull| pull.union));
+        let union = match (known, at) {
+            (Some(union), _) => union,
+            (None, Some(at)) => self.pool.read_map(at, MapKind::Layer).await?.set,
+            (None, None) => GrainSet::full(self.volumes.geometry()),
+        };
+        damaged.subtract(&union);
+        Ok(damaged)
     }
 
     /// The source told how far layers are needed.

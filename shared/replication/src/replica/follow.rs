@@ -365,10 +365,13 @@ impl Following<'_> {
             (Message::Settled { floor, remaining_bytes, mode, .. }, _) => {
                 self.replica.progress.source_dirty_bytes.set(remaining_bytes);
                 self.replica.stream_view.mode.set(Some(mode));
-                // Saved with whatever is saved next.
-                self.replica.store.change(|s| {
-                    s.replica.iter_mut().for_each(|replica| replica.mode = Some(mode));
+                let changed = self.replica.store.change(|s| {
+                    let replica = s.replica.as_mut();
+                    replica.is_some_and(|r| r.mode.replace(mode) != Some(mode))
                 });
+                if changed {
+                    self.replica.store.save().await?;
+                }
                 // A stream begins at once, and brings it into the base on the way.
                 if self.settings.once || !mode.streams() {
                     self.replica.apply().await?;

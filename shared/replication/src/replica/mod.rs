@@ -210,6 +210,18 @@ impl Replica {
         }
     }
 
+    /// Its session was dropped where it stood: it is connected to nobody. The next session takes up what was
+    /// under way.
+    pub fn is_left(&self) {
+        self.in_step.set(false);
+        self.stream_view.streaming.set(false);
+    }
+
+    /// Another source: samples are compared before anything of it is believed.
+    pub fn distrust_source(&self) {
+        self.check_due.set(true);
+    }
+
     /// True when the base and what is committed in the journal are exactly one cut.
     pub fn is_consistent(&self) -> bool {
         matches!(self.condition(), Condition::Consistent | Condition::Current)

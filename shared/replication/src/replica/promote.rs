@@ -12,7 +12,7 @@ use grain::{Cut, CutId, CutReason, GrainSet, LayerName};
 
 use super::Replica;
 use crate::map::MapKind;
-use crate::state::{ClosedLayer, LayerRef, Peer, ReplicaState, Role, State};
+use crate::state::{ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State};
 use crate::{Error, Result};
 
 /// What a promotion stands on.
@@ -191,13 +191,16 @@ fn as_source(
     s.layers.free.extend(freed);
     s.layers.closed.push(ClosedLayer { at: gap.0, name: LayerName::new(head, id), grains: gap.1 });
     s.layers.open = Some(open);
-    s.synced = Some(id);
     s.role = Role::Source;
     s.promoted = Some(id);
     s.suspect = None;
     // As before a first start: no region of this map of regions is of this branch.
-    s.run = Default::default();
-    let ReplicaState { source, addresses, mode, .. } = s.replica.take().unwrap_or_default();
+    let lost_sync = s.run.lost_sync.take();
+    s.synced = lost_sync.is_none().then_some(id);
+    s.run = RunRecord { lost_sync, ..RunRecord::default() };
+    let ReplicaState { source, addresses, mode, floor, .. } = s.replica.take().unwrap_or_default();
+    // The one that is furthest behind stands there, and will ask this site.
+    s.layers.anchor = floor;
     let at = match s.peers.iter().position(|peer| peer.identity == source) {
         Some(at) => at,
         None => {

@@ -93,7 +93,7 @@ impl Source {
         let relinquished = matches!(how, Some(Ending::Relinquished));
         if relinquished && !self.open_layer().is_empty() {
             // Somebody was in the gate when it looked quiet: the roles stay.
-            self.stopping.set(false);
+            self.stopping.set(self.stop_begun.get());
             return Err(Error::State("something was written after the last catch-up".to_owned()));
         }
         // The base under the cut (rule 11), then its bits, then the one record of cut and role.
@@ -103,7 +103,7 @@ impl Source {
             Some(Ending::Keeping(dir)) => match self.keep_since(common, dir).await {
                 Ok(path) => Some(path),
                 Err(e) => {
-                    self.stopping.set(false);
+                    self.stopping.set(self.stop_begun.get());
                     return Err(e);
                 }
             },
@@ -142,6 +142,7 @@ fn as_replica(s: &mut State, identity: &str, loser: Loser, relinquished: bool) {
     let addresses = s.peers.iter().find(|p| p.identity == identity).map(|p| p.addresses.clone());
     s.layers.free.extend(s.layers.open.take());
     s.layers.free.extend(s.run.suspected.take());
+    s.layers.anchor = None;
     for peer in &mut s.peers {
         peer.published.clear();
         peer.alone = None;

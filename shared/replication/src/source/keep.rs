@@ -77,7 +77,7 @@ impl Source {
 }
 
 /// A promotion that every peer has passed needs no telling any more.
-fn forget_promotion(s: &mut State) {
+pub(super) fn forget_promotion(s: &mut State) {
     let Some(at) = s.promoted.and_then(|cut| s.lineage.index_of(cut)) else { return };
     let past = |cut: Option<CutId>| cut.and_then(|cut| s.lineage.index_of(cut)) >= Some(at);
     if s.peers.iter().all(|peer| past(peer.acked)) {
@@ -120,7 +120,7 @@ fn held(s: &State) -> BTreeSet<CutId> {
     if let Some(cut) = s.synced {
         held.last_synced(cut);
     }
-    if let Some(cut) = s.promoted {
+    for cut in s.promoted.into_iter().chain(s.layers.anchor) {
         held.promotion(cut);
     }
     held.cuts().clone()

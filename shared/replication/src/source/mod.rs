@@ -113,6 +113,8 @@ pub struct Source {
     marked_alone: Cell<bool>,
     longest_pause_us: Cell<u64>,
     stopping: Cell<bool>,
+    /// A clean stop has begun: nothing takes writes again.
+    stop_begun: Cell<bool>,
     /// Another site was promoted while this one had acknowledged nothing alone.
     fenced: Cell<bool>,
     /// A dump is being begun, resumed or run.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Source;
+use super::keep::forget_promotion;
 use super::stream::End;
 use crate::state::{Peer, State};
 use crate::{Error, Result};
@@ -23,6 +24,16 @@ impl State {
     /// # Errors
     /// [`Error::State`] for one that is not known, and for the last one.
     pub fn remove_peer(&mut self, identity: &str) -> Result<()> {
+        self.may_remove_peer(identity)?;
+        self.peers.retain(|peer| peer.identity != identity);
+        Ok(())
+    }
+
+    /// Whether a peer can be forgotten.
+    ///
+    /// # Errors
+    /// Those of [`State::remove_peer`].
+    pub fn may_remove_peer(&self, identity: &str) -> Result<()> {
         if self.peers.iter().all(|peer| peer.identity != identity) {
             return Err(Error::State("that site is not a peer of this relationship".to_owned()));
         }
@@ -31,7 +42,11 @@ impl State {
                 "this is the only peer: without one nothing would be kept for anybody".to_owned(),
             ));
         }
-        self.peers.retain(|peer| peer.identity != identity);
+        if self.replica.as_ref().is_some_and(|replica| replica.source == identity) {
+            return Err(Error::State(
+                "this site follows that one: `follow` another first".to_owned(),
+            ));
+        }
         Ok(())
     }
 }
@@ -58,13 +73,20 @@ impl Source {
     /// # Errors
     /// Those of [`State::remove_peer`]; others when the disk fails.
     pub async fn remove_peer(self: &Rc<Self>, identity: &str) -> Result<()> {
+        let before = self.store.with(|s| s.peers.clone());
         self.store.change(|s| s.remove_peer(identity))?;
         if let Some(stream) = self.streams.find(identity) {
             self.end_stream(&stream, End::Mode);
         }
         // Whoever waits for it waits no more.
         self.streams.forget_loss(identity);
-        self.store.save().await?;
+        if let Err(e) = self.store.save().await {
+            // It may be said again: until the record is there, it is a peer.
+            let gone = before.into_iter().filter(|peer| peer.identity == identity);
+            self.store.change(|s| s.peers.extend(gone));
+            return Err(e);
+        }
+        self.store.change(forget_promotion);
         self.housekeep().await?;
         let _one = self.lock_cuts().await;
         self.recount_owed().await

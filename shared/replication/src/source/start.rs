@@ -77,6 +77,7 @@ impl Source {
             marked_alone: Cell::new(false),
             longest_pause_us: Cell::new(0),
             stopping: Cell::new(false),
+            stop_begun: Cell::new(false),
             fenced: Cell::new(false),
             dumping: Cell::new(false),
             links: Rc::default(),
@@ -133,6 +134,7 @@ impl Source {
     /// Stops cleanly: no more writes, everything synced, the volumes sealed.
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
         self.stopping.set(true);
+        self.stop_begun.set(true);
         self.end_streams(End::Stopping);
         let _one = self.lock_cuts().await;
         let closed = self.gate.close(self.settings.cut_limit).await?;

@@ -324,6 +324,11 @@ impl Source {
         match &outcome {
             // Everything before `head` was done when the sync started: the gate was drained at it.
             Ok(()) => self.store.change(|s| {
+                // The kernel tells of a page that it lost once. A sync that goes well after that, in another
+                // process, says nothing about it.
+                if s.run.lost_sync.is_some() {
+                    return;
+                }
                 let place = |cut| s.lineage.index_of(cut);
                 let now = head.and_then(place);
                 if now > s.synced.and_then(place) || s.synced.is_none() {

@@ -133,6 +133,10 @@ pub struct LayerTable {
     pub closed: Vec<ClosedLayer>,
     /// Files to recycle, with the ids of the layers that they held.
     pub free: Vec<LayerRef>,
+    /// At a promoted site: the oldest cut at which a replica of the former source stood. Its name is kept, so
+    /// that what came after it is known when that replica asks; its layers are kept as history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<CutId>,
 }
 
 /// The other end as this site sees it.

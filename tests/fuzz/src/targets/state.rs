@@ -56,6 +56,7 @@ fn sample(role: Role) -> State {
             open: Some(at(1)),
             closed: vec![ClosedLayer { at: at(2), name, grains: 7 }],
             free: vec![at(3)],
+            anchor: None,
         },
         peers: vec![Peer {
             mode: Mode::Sync { on_link_loss: OnLinkLoss::Block { limit_ms: 9 } },

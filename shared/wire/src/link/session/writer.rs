@@ -97,8 +97,11 @@ impl<'a> Writer<'a> {
             self.encoder.push(frame_of(kind::PONG, &pong)?)?;
             self.frames += 1;
         }
-        while self.encoder.remaining() < BATCH_BYTES {
+        // What is compressed counts as it was: the reading side must not wait for a queue to be packed.
+        let mut raw = 0;
+        while self.encoder.remaining() < BATCH_BYTES && raw < BATCH_BYTES {
             let Ok(queued) = self.to_send.try_recv() else { break };
+            raw += queued.frame.payload.len();
             self.push(queued)?;
         }
         Ok(())
