@@ -161,6 +161,39 @@ fn what_the_old_source_wrote_alone_gives_way_grain_by_grain_and_nothing_else_mov
     });
 }
 
+/// A replica that is further behind than the one that was promoted asks for what came after its own cut: the
+/// promoted site keeps that cut's name, whoever else acknowledges what.
+#[test]
+fn a_promoted_site_keeps_the_cut_at_which_a_third_one_stands() {
+    run(|| async {
+        let (pair, source, replica) = in_step(6).await;
+        let behind = replica.head().unwrap();
+        source.add_peer("third").await.unwrap();
+        source.acknowledged("third", behind).await.unwrap();
+        for round in 0..4u8 {
+            fill(&source, 0, u64::from(round), 0x20 + round).await;
+            pair.attach(&source, &replica).await.in_step();
+        }
+        let common = replica.head().unwrap();
+        assert_ne!(common, behind);
+        pair.source_machine.crash_seeded(Crash::Kill, 3);
+        drop(source);
+        let promoted = promote(&pair, replica).await;
+        let old = pair.start_source().await.unwrap();
+        let rejoined = give_way(&pair, old, common).await;
+        for round in 0..4u8 {
+            fill(&promoted, 1, u64::from(round), 0x40 + round).await;
+            back(&pair, &promoted, &rejoined).ended().await.in_step();
+        }
+        assert!(promoted.store().with(|s| s.lineage.contains(behind)), "nobody knows it any more");
+        let since = promoted.store().with(|s| {
+            let names: Vec<_> = s.layers.closed.iter().map(|c| c.name.clone()).collect();
+            grain::lineage::supplying_layers(&s.lineage, behind, &names).map(|used| used.len())
+        });
+        assert!(since.is_ok(), "what came after it is not known: {since:?}");
+    });
+}
+
 /// A site that keeps what it gives up: whenever its machine dies, it is a source that gave nothing up, or a
 /// replica that has kept all of it.
 #[test]
