@@ -281,6 +281,7 @@ mod tests {
             }
         };
         tokio::select! {
+            biased;
             () = background => unreachable!(),
             () = application => {}
         }
