@@ -7,6 +7,7 @@ use bytes::Bytes;
 use disk::simulated::{Crash, SimMachine};
 use grain::VolumeId;
 use replication::source::Change;
+use replication::state::Mode;
 
 use crate::oracle::read_volumes;
 use crate::rig::{GRAIN, run};
@@ -92,4 +93,42 @@ fn a_damaged_record_of_a_stream_is_missing_until_it_was_brought_again() {
         });
     }
     assert!(brought > 0, "no damaged record was ever applied");
+}
+
+/// A stream that falls behind goes on as a catch-up straight into the base, which settles the journal first: what
+/// that finds damaged, after both sides have agreed on what moves, is missing still when it is committed.
+#[test]
+fn a_record_that_is_found_damaged_when_a_direct_catch_up_begins_is_missing_after_it() {
+    let mut direct = 0;
+    for seed in 0..24 {
+        run(|| async {
+            let mut life = Life::new(190 + seed, Mode::Async, |pair| {
+                pair.serve.stream.epoch = Duration::from_millis(150);
+                pair.serve.stream.queue_bytes = 20_000;
+                pair.replica_settings.allow_direct = true;
+                pair.replica_settings.journal.segment_bytes = 64 << 10;
+                pair.replica_settings.journal.max_bytes = 384 << 10;
+            })
+            .await;
+            // Between two passes of what applies in the background.
+            tokio::time::sleep(Duration::from_millis(45 * seed)).await;
+            fill(&mut life, PLACE, MARK).await;
+            tokio::time::sleep(Duration::from_millis(330)).await;
+            damage(&life);
+            life.delay.set(Duration::from_millis(40));
+            for grain in (0..40).filter(|grain| *grain != PLACE) {
+                fill(&mut life, grain, grain as u8 + 100).await;
+            }
+            for round in 0..200 {
+                tokio::time::sleep(Duration::from_millis(7)).await;
+                direct += u64::from(!life.replica.is_consistent());
+                if round % 10 == 0 {
+                    honest(&life, seed + round).await;
+                }
+            }
+            life.equal().await;
+            life.pair.assert_equal().await;
+        });
+    }
+    assert!(direct > 0, "no catch-up went straight into the base");
 }
