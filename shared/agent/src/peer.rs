@@ -65,8 +65,28 @@ pub(crate) fn listed(s: &State) -> Value {
     json!({ "peers": s.peers.iter().map(one).collect::<Vec<_>>() })
 }
 
+/// The answer about one that was taken in, with a ticket where addresses are given.
+pub(crate) fn answer_added(
+    s: &State,
+    identity: &Identity,
+    added: bool,
+    addresses: &[String],
+    keys: &SiteKeys,
+) -> Result<Value, Problem> {
+    let ticket = match addresses.is_empty() {
+        true => None,
+        false => Some(ticket(s, addresses, keys)?),
+    };
+    Ok(json!({ "fingerprint": identity.fingerprint(), "added": added, "ticket": ticket }))
+}
+
+/// The answer about one that was forgotten.
+pub(crate) fn answer_removed(identity: &str) -> Value {
+    json!({ "fingerprint": fingerprint(identity), "removed": true })
+}
+
 /// A ticket to this site as the source, signed; its text.
-pub(crate) fn ticket(s: &State, addresses: &[String], keys: &SiteKeys) -> Result<String, Problem> {
+fn ticket(s: &State, addresses: &[String], keys: &SiteKeys) -> Result<String, Problem> {
     let content = TicketContent {
         relationship: s.relationship,
         name: s.name.clone(),

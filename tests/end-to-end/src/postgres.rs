@@ -10,12 +10,13 @@ mod load;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use client_log::{ClientLog, Held, Transaction};
 pub use load::Load;
 
+use crate::tool::succeed;
 use crate::{Process, Tool};
 
 /// Where Debian keeps the programs, a folder for each version.
@@ -189,16 +190,4 @@ fn make_folder(path: &Path, mode: &str) {
     let mut install = Tool::require("install", "coreutils").command();
     install.args(["--directory", "--owner", USER, "--group", USER, "--mode", mode]).arg(path);
     succeed(install);
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
 }

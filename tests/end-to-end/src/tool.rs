@@ -63,15 +63,7 @@ impl Tool {
     {
         let mut command = self.command();
         command.args(arguments);
-        let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        assert!(
-            output.status.success(),
-            "{command:?}: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        output
+        succeed(command)
     }
 
     /// Runs it to its end and returns its standard output as text.
@@ -85,6 +77,22 @@ impl Tool {
     {
         String::from_utf8_lossy(&self.run(arguments).stdout).into_owned()
     }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// With what it wrote, when it fails.
+pub(crate) fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
 }
 
 #[cfg(test)]

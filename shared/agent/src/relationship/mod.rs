@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use disk::Context;
 use replication::state::{Role, StateStore};
-use site::location::{Name, RelationshipDir, StateDir};
+use site::location::{DirLock, Name, RelationshipDir, StateDir};
 use wire::{Identity, SiteKeys};
 
 pub use init::{
@@ -95,6 +95,23 @@ impl Relationship {
         let keys = Arc::new(load_keys(ctx, state).await?);
         let local_keys = Rc::new(load_keys(ctx, state).await?);
         Ok(Relationship { dir, store, keys, local_keys })
+    }
+
+    /// The same under the relationship's lock, which lasts as long as what is given with it; with a role, fails
+    /// unless the site has it.
+    pub async fn open_locked(
+        ctx: &Context,
+        state: &StateDir,
+        name: &Name,
+        role: Option<Role>,
+    ) -> Result<(Relationship, DirLock), RelationshipError> {
+        let found = Relationship::open(ctx, state, name).await?;
+        role.map_or(Ok(()), |role| found.require(role))?;
+        let lock = found.dir.lock()?;
+        // The state may have changed until the lock was ours.
+        let found = Relationship::open(ctx, state, name).await?;
+        role.map_or(Ok(()), |role| found.require(role))?;
+        Ok((found, lock))
     }
 
     /// Fails unless the site has this role.

@@ -8,13 +8,13 @@ use replication::replica::{FollowEnd, ask, follow};
 use serde_json::{Value, json};
 use site::{Exit, Problem};
 use tokio::sync::Mutex;
-use wire::link::{Dial, Incoming, Link, LinkConfig, Listen, Listener, Terms, dial};
+use wire::link::{Dial, Incoming, Link, Listen, Listener, Terms, dial};
 
 use super::ReplicaAgent;
 use crate::FollowArguments;
 use crate::problem::{of_relationship, of_replication, of_wire, refused};
 use crate::serve::RoleEnd;
-use crate::source::{PROTOCOL, software};
+use crate::source::{PROTOCOL, link_config, software};
 use crate::verdict::explain;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl ReplicaAgent {
         if let Ok(pinned) = identity.parse() {
             self.allowed.remove(&pinned);
         }
-        Ok(json!({ "fingerprint": crate::peer::fingerprint(&identity), "removed": true }))
+        Ok(crate::peer::answer_removed(&identity))
     }
 
     /// Whether anything arrived since the last look: then the link is worth trying at once.
@@ -167,7 +167,7 @@ impl ReplicaAgent {
             keys: self.relationship.keys.clone(),
             peers: self.allowed.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: self.link_config(),
+            config: link_config(self.options.compress),
             max_links: 2,
         })
         .map_err(|e| of_wire(&e))?;
@@ -210,7 +210,7 @@ impl ReplicaAgent {
             peer: source.parse().map_err(|e| of_wire(&e))?,
             keys: self.relationship.keys.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: self.link_config(),
+            config: link_config(self.options.compress),
         })
         .await
         .map_err(|e| of_wire(&e))?;
@@ -222,10 +222,6 @@ impl ReplicaAgent {
         *self.connected.borrow_mut() = Some(link.about().remote.clone());
         *self.meter.borrow_mut() = Some(link.meter());
         protocol::open(link)
-    }
-
-    fn link_config(&self) -> LinkConfig {
-        LinkConfig { compress: self.options.compress, ..LinkConfig::default() }
     }
 
     async fn session(self: &Rc<Self>) -> Result<FollowEnd, Problem> {

@@ -113,12 +113,8 @@ impl ReplicaAgent {
         name: &Name,
         options: ReplicaOptions,
     ) -> Result<Rc<ReplicaAgent>, Problem> {
-        let found = Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
-        found.require(Role::Replica).map_err(|e| of_relationship(&e))?;
-        let lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
-        // The state may have changed until the lock was ours.
-        let relationship =
-            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        let opened = Relationship::open_locked(ctx, state, name, Some(Role::Replica)).await;
+        let (relationship, lock) = opened.map_err(|e| of_relationship(&e))?;
         let settings = Settings {
             journal: match options.journal_bytes {
                 Some(limit) => journal::Config::limited(relationship.dir.journal(), limit),

@@ -12,6 +12,7 @@ use replication::source::{LinkProgress, serve_link};
 use replication::state::{Peer, State};
 use site::Problem;
 use tokio::task::JoinHandle;
+use wire::frame::Compress;
 use wire::link::{Dial, Incoming, Link, LinkConfig, LinkMeter, Listen, Listener, Terms, dial};
 
 use super::SourceAgent;
@@ -45,6 +46,11 @@ pub(crate) fn software() -> String {
     format!("grainhaul {}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The bounds of every link, in either role.
+pub(crate) fn link_config(compress: Compress) -> LinkConfig {
+    LinkConfig { compress, ..LinkConfig::default() }
+}
+
 impl SourceAgent {
     /// Opens the door, if there is an address to listen at.
     pub(super) fn open_door(
@@ -61,7 +67,7 @@ impl SourceAgent {
             keys: self.relationship.keys.clone(),
             peers: self.allowed.clone(),
             terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-            config: self.link_config(),
+            config: link_config(self.options.compress),
             max_links: MAX_LINKS,
         })
         .map_err(|e| of_wire(&e))?;
@@ -103,7 +109,7 @@ impl SourceAgent {
                 peer: identity,
                 keys: self.relationship.keys.clone(),
                 terms: Terms { relationship, protocol: PROTOCOL..=PROTOCOL, software: software() },
-                config: self.link_config(),
+                config: link_config(self.options.compress),
             });
             match dialled.await {
                 Ok(link) => {
@@ -131,10 +137,6 @@ impl SourceAgent {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
-    }
-
-    fn link_config(&self) -> LinkConfig {
-        LinkConfig { compress: self.options.compress, ..LinkConfig::default() }
     }
 
     fn is_connected(&self, peer: &str) -> bool {

@@ -40,7 +40,7 @@ pub use dump::DumpArguments;
 pub use rustls::ServerConfig as TlsServerConfig;
 pub use status::plan_of;
 
-pub(crate) use links::{PROTOCOL, software};
+pub(crate) use links::{PROTOCOL, link_config, software};
 pub(crate) use mode::words as mode_words;
 
 /// How long the answer to a verb that changes the role has to reach who asked.
@@ -130,13 +130,8 @@ impl SourceAgent {
         name: &Name,
         options: SourceOptions,
     ) -> Result<Rc<SourceAgent>, Problem> {
-        let relationship =
-            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
-        relationship.require(Role::Source).map_err(|e| of_relationship(&e))?;
-        let lock = relationship.dir.lock().map_err(|e| of_relationship(&e.into()))?;
-        // The state may have changed until the lock was ours.
-        let relationship =
-            Relationship::open(ctx, state, name).await.map_err(|e| of_relationship(&e))?;
+        let opened = Relationship::open_locked(ctx, state, name, Some(Role::Source)).await;
+        let (relationship, lock) = opened.map_err(|e| of_relationship(&e))?;
         let thawed = site::hooks::thaw_left_over(ctx, &relationship.dir.frozen_marker()).await;
         thawed.map_err(|e| Problem::from(&e))?;
         let settings = options.settings.clone();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use site::Problem;
 
 use super::SourceAgent;
@@ -25,12 +25,7 @@ impl SourceAgent {
                     self.events.note(format!("{} is a peer now", identity.fingerprint()));
                 }
                 let keys = &self.relationship.keys;
-                let ticket = match addresses.is_empty() {
-                    true => None,
-                    false => Some(store.with(|s| peer::ticket(s, &addresses, keys))?),
-                };
-                let fingerprint = identity.fingerprint();
-                Ok(json!({ "fingerprint": fingerprint, "added": added, "ticket": ticket }))
+                store.with(|s| peer::answer_added(s, &identity, added, &addresses, keys))
             }
             PeerArguments::Remove { peer } => {
                 let identity = store.with(|s| peer::meant(s, &peer))?;
@@ -45,7 +40,7 @@ impl SourceAgent {
                     return Err(of_replication(&e));
                 }
                 self.events.note(format!("{} is a peer no more", pinned.fingerprint()));
-                Ok(json!({ "fingerprint": pinned.fingerprint(), "removed": true }))
+                Ok(peer::answer_removed(&identity))
             }
         }
     }

@@ -41,12 +41,9 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
     let answer = match reach::running(&verb.state, &arguments.name).await? {
         Some(client) => reach::verb(&client, "follow", &json!(body)).await?,
         None => {
-            let open = || Relationship::open(&verb.ctx, &verb.state, &arguments.name);
-            let found = open().await.map_err(|e| of_relationship(&e))?;
-            let _lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
-            // The state may have changed until the lock was ours.
-            let found = open().await.map_err(|e| of_relationship(&e))?;
-            found.require(Role::Replica).map_err(|e| of_relationship(&e))?;
+            let (name, role) = (&arguments.name, Some(Role::Replica));
+            let opened = Relationship::open_locked(&verb.ctx, &verb.state, name, role).await;
+            let (found, _lock) = opened.map_err(|e| of_relationship(&e))?;
             let followed = found.store.change(|s| body.apply(s, &found.keys))?;
             found.store.save().await.map_err(|e| of_replication(&e))?;
             json!({ "source": followed.source.fingerprint() })

@@ -102,34 +102,27 @@ fn words(answer: &Value) -> String {
 
 /// No agent runs: the state is changed under its lock.
 async fn at_rest(verb: &Context, name: &Name, body: &PeerArguments) -> Result<Value, Problem> {
-    let open = || Relationship::open(&verb.ctx, &verb.state, name);
-    let found = open().await.map_err(|e| of_relationship(&e))?;
     if matches!(body, PeerArguments::List) {
-        return Ok(found.store.with(peer::listed));
+        let found = Relationship::open(&verb.ctx, &verb.state, name).await;
+        return Ok(found.map_err(|e| of_relationship(&e))?.store.with(peer::listed));
     }
-    let _lock = found.dir.lock().map_err(|e| of_relationship(&e.into()))?;
-    // The state may have changed until the lock was ours.
-    let found = open().await.map_err(|e| of_relationship(&e))?;
-    if matches!(body, PeerArguments::Add { .. }) {
-        found.require(Role::Source).map_err(|e| of_relationship(&e))?;
-    }
+    let role = matches!(body, PeerArguments::Add { .. }).then_some(Role::Source);
+    let opened = Relationship::open_locked(&verb.ctx, &verb.state, name, role).await;
+    let (found, _lock) = opened.map_err(|e| of_relationship(&e))?;
     let answer = match body {
         PeerArguments::List => found.store.with(peer::listed),
         PeerArguments::Add { identity, addresses } => {
             let identity = peer::parsed(identity)?;
             peer::is_another(&identity, &found.keys)?;
             let added = found.store.change(|s| s.add_peer(&identity.to_string()));
-            let ticket = match addresses.is_empty() {
-                true => None,
-                false => Some(found.store.with(|s| peer::ticket(s, addresses, &found.keys))?),
-            };
-            json!({ "fingerprint": identity.fingerprint(), "added": added, "ticket": ticket })
+            let keys = &found.keys;
+            found.store.with(|s| peer::answer_added(s, &identity, added, addresses, keys))?
         }
         PeerArguments::Remove { peer } => {
             let identity = found.store.with(|s| peer::meant(s, peer))?;
             let removed = found.store.change(|s| s.remove_peer(&identity));
             removed.map_err(|e| of_replication(&e))?;
-            json!({ "fingerprint": peer::fingerprint(&identity), "removed": true })
+            peer::answer_removed(&identity)
         }
     };
     found.store.save().await.map_err(|e| of_replication(&e))?;

@@ -242,6 +242,21 @@ fn bits_that_could_be_saved_nowhere_are_not_trusted_after_a_kill() {
     });
 }
 
+/// A run that writes, and whose volumes fail to sync that.
+async fn lose_a_sync(site: &Site) {
+    let source = site.start().await.unwrap();
+    source.flush().await.unwrap();
+    for (volume, index) in USED {
+        write_tail(&source, volume, index, 7).await.unwrap();
+    }
+    site.machine.set_fault_hook(|op| match op.kind {
+        OpKind::Sync if op.path.starts_with("/volumes") => Fault::Io,
+        _ => Fault::None,
+    });
+    source.flush().await.unwrap_err();
+    site.machine.clear_fault_hook();
+}
+
 /// What a run lost in a failed sync stays uncertain for the next one, until the machine is booted: a page that
 /// reads well may be read from the disk again, as it was before.
 #[test]
@@ -249,18 +264,7 @@ fn a_stop_after_a_run_that_lost_a_sync_leaves_no_seal_that_the_next_start_refuse
     for seed in 0..40 {
         run(async {
             let site = Site::new(seed).await;
-            let source = site.start().await.unwrap();
-            source.flush().await.unwrap();
-            for (volume, index) in USED {
-                write_tail(&source, volume, index, 7).await.unwrap();
-            }
-            site.machine.set_fault_hook(|op| match op.kind {
-                OpKind::Sync if op.path.starts_with("/volumes") => Fault::Io,
-                _ => Fault::None,
-            });
-            source.flush().await.unwrap_err();
-            site.machine.clear_fault_hook();
-            drop(source);
+            lose_a_sync(&site).await;
             site.machine.crash_seeded(Crash::Kill, 1000 + seed);
             let source = site.start().await.unwrap();
             source.stop().await.unwrap();
@@ -287,18 +291,7 @@ fn a_sync_that_goes_well_after_one_that_was_lost_covers_nothing() {
         run(async {
             let mut site = Site::new(seed).await;
             site.settings.accept_suspect = true;
-            let source = site.start().await.unwrap();
-            source.flush().await.unwrap();
-            for (volume, index) in USED {
-                write_tail(&source, volume, index, 7).await.unwrap();
-            }
-            site.machine.set_fault_hook(|op| match op.kind {
-                OpKind::Sync if op.path.starts_with("/volumes") => Fault::Io,
-                _ => Fault::None,
-            });
-            source.flush().await.unwrap_err();
-            site.machine.clear_fault_hook();
-            drop(source);
+            lose_a_sync(&site).await;
             site.machine.crash_seeded(Crash::Kill, seed);
             let source = site.start().await.unwrap();
             source.flush().await.unwrap();
