@@ -380,7 +380,7 @@ fn a_disk_that_cannot_read_a_sector_costs_one_record() {
         set.machine.set_fault_hook(move |op| {
             let hit = op.offset <= 3000 && op.offset + op.len > 3000 && op.offset >= 128;
             let read = op.kind == disk::simulated::OpKind::Read;
-            if op.path == bad && read && hit {
+            if *op.path == *bad && read && hit {
                 return disk::simulated::Fault::Io;
             }
             disk::simulated::Fault::None

@@ -4,7 +4,6 @@
 use grain::{Run, VolumeId};
 
 use crate::state::{Seal, VolumeSeal};
-use crate::track::recover::hex;
 use crate::volumes::Volumes;
 use crate::{Error, Result};
 use disk::Context;
@@ -64,5 +63,5 @@ pub(crate) async fn check(volumes: &Volumes, seal: &Seal) -> Result<()> {
 
 async fn digest(volumes: &Volumes, volume: VolumeId, at: u64) -> Result<String> {
     let bytes = volumes.read(Run { volume, first: at, count: 1 }).await?;
-    Ok(hex(blake3::hash(&bytes).as_bytes()))
+    Ok(hex::encode(blake3::hash(&bytes).as_bytes()))
 }

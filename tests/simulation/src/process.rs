@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::task::{JoinHandle, LocalSet};
 
 #[derive(Default)]
@@ -17,6 +19,13 @@ struct Control {
 }
 
 impl Control {
+    fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
@@ -40,7 +49,7 @@ impl Process {
         let polled = tokio::task::spawn_local(async move {
             let mut work = pin!(local.run_until(pending::<()>()));
             poll_fn(|cx| {
-                *control.waker.borrow_mut() = Some(cx.waker().clone());
+                control.remember(cx.waker());
                 if !control.dead.get() && !control.hung.get() {
                     // Its tasks are polled with it; it has no end of its own.
                     assert!(work.as_mut().poll(cx).is_pending());
@@ -84,4 +93,11 @@ impl Process {
     pub fn is_hung(&self) -> bool {
         self.control.hung.get()
     }
+}
+
+/// A `LocalSet` polls what it runs until it ends whenever one of its tasks was woken. This polls it only when
+/// it was woken itself.
+pub async fn when_woken<F: Future>(work: F) -> F::Output {
+    let mut one = FuturesUnordered::from_iter([work]);
+    one.next().await.expect("one piece of work")
 }

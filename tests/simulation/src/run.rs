@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::check;
 use crate::life;
 use crate::plan::{Plan, Site};
+use crate::process::when_woken;
 use crate::trace::{Coverage, Trace};
 use crate::verbs;
 use crate::world::{Violation, World};
@@ -52,7 +53,7 @@ pub fn play(plan: &Plan, printed: bool) -> Outcome {
             .build()
             .expect("a runtime");
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, history(plan, printed))
+        local.block_on(&runtime, when_woken(history(plan, printed)))
     }));
     let panic = PANIC.with(|last| last.borrow_mut().take());
     let failed = |words: String| Violation { checker: "panic", words };

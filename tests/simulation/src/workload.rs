@@ -1,6 +1,7 @@
 //! The applications: clients of the source's volumes, which write, read, trim and flush as the NBD
 //! server would let them, several requests at a time, and tell the oracle what they were answered.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use disk::simulated::SplitMix64;
 use grain::VolumeId;
 use replication::Error;
 use replication::source::{Change, Source, Tried, Written};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -33,6 +35,44 @@ pub fn begin(world: &Rc<World>, source: &Rc<Source>) {
     }
 }
 
+/// The requests that all clients together may still make.
+pub struct Allowance {
+    left: Cell<u64>,
+    ended: Cell<bool>,
+    changed: Notify,
+}
+
+impl Allowance {
+    /// So many for a start.
+    pub fn of(requests: u64) -> Allowance {
+        Allowance { left: Cell::new(requests), ended: Cell::new(false), changed: Notify::new() }
+    }
+
+    /// More of them.
+    pub fn add(&self, requests: u64) {
+        self.left.set(self.left.get() + requests);
+        self.changed.notify_waiters();
+    }
+
+    /// No more, for good.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.changed.notify_waiters();
+    }
+
+    fn take(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+
+    /// Waits until there are some; false at the end.
+    async fn some(&self) -> bool {
+        while !self.ended.get() && self.left.get() == 0 {
+            self.changed.notified().await;
+        }
+        !self.ended.get()
+    }
+}
+
 struct Client {
     world: Rc<World>,
     source: Rc<Source>,
@@ -53,15 +93,11 @@ impl Client {
         loop {
             let pause = self.below(world.shape.pause_us);
             tokio::time::sleep(Duration::from_micros(pause)).await;
-            if world.healing.get() {
+            if !world.requests.some().await {
                 return;
             }
-            if world.requests.get() == 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
             for _ in 0..1 + self.below(4) / 2 {
-                world.requests.set(world.requests.get().saturating_sub(1));
+                world.requests.take();
                 self.request();
             }
         }

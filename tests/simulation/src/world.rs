@@ -27,6 +27,7 @@ use crate::oracle::{Memory, Oracle};
 use crate::plan::Site;
 use crate::shape::{GRAIN, Shape};
 use crate::trace::Trace;
+use crate::workload;
 
 thread_local! {
     /// The keys of both sites. Made once a thread by the kernel's randomness, as the product does; no
@@ -120,7 +121,7 @@ pub struct World {
     /// What can be asked of the product now.
     pub licence: Licence,
     /// Requests that clients may still make.
-    pub requests: Cell<u64>,
+    pub requests: workload::Allowance,
     /// A dump runs.
     pub dumping: Cell<bool>,
     /// A load runs.
@@ -166,7 +167,7 @@ impl World {
             sessions: RefCell::default(),
             kept: RefCell::default(),
             licence: Licence::default(),
-            requests: Cell::new(shape.requests),
+            requests: workload::Allowance::of(shape.requests),
             dumping: Cell::new(false),
             loading: Cell::new(false),
             healing: Cell::new(false),

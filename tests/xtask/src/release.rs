@@ -19,9 +19,20 @@ pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     run(workspace, "grainhaul-end-to-end", "demo", arguments)
 }
 
-/// Plays simulated histories; `arguments` go to the simulator.
+/// From so many histories on, a binary that takes minutes longer to build is ready sooner.
+const MANY_SEEDS: u64 = 100_000;
+
+/// Plays simulated histories; `arguments` go to the simulator. Many of them are played by the binary of the
+/// profile `simulator`.
 pub fn sim(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
-    start(workspace, "grainhaul-simulation", "simulate", arguments)
+    let long = is_long(arguments);
+    start(workspace, long.then_some("simulator"), "grainhaul-simulation", "simulate", arguments)
+}
+
+fn is_long(arguments: &[String]) -> bool {
+    let seeds = arguments.iter().skip_while(|argument| *argument != "--seeds").nth(1);
+    let many = seeds.and_then(|n| n.parse().ok()).is_some_and(|n: u64| n >= MANY_SEEDS);
+    many || arguments.iter().any(|argument| argument == "--hours")
 }
 
 /// Rounds of the kill loop in a soak.
@@ -65,11 +76,12 @@ fn run(
     cmd!(shell, "cargo build --release --locked {what...}")
         .run()
         .map_err(|e| format!("{e}; the release build failed, its errors are above"))?;
-    start(workspace, package, binary, arguments)
+    start(workspace, None, package, binary, arguments)
 }
 
 fn start(
     workspace: &Workspace,
+    profile: Option<&str>,
     package: &str,
     binary: &str,
     arguments: &[String],
@@ -78,9 +90,10 @@ fn start(
         return Err(format!("the package {package} of this tree has no binary `{binary}`"));
     }
     let shell = workspace.shell();
+    let profile = profile.unwrap_or("release");
     cmd!(
         shell,
-        "cargo run --release --locked --quiet -p {package} --bin {binary} -- {arguments...}"
+        "cargo run --profile {profile} --locked --quiet -p {package} --bin {binary} -- {arguments...}"
     )
     .run()
     .map_err(|e| e.to_string())
@@ -89,6 +102,15 @@ fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_long_is_known_by_its_arguments() {
+        let long = |line: &str| is_long(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(long("--small --seeds 1000000"));
+        assert!(long("--hours 2"));
+        assert!(!long("--seeds 300 --from 100000"));
+        assert!(!long("--seed 1000000"));
+    }
 
     #[test]
     fn a_flag_is_taken_with_its_value() {

@@ -261,11 +261,19 @@ impl DiskState {
         }
     }
 
+    /// Forgets those inodes that lost a name and that nobody can reach any more. Not part of a step either.
+    pub fn forget_lost(&mut self) {
+        for inode in self.names.take_lost() {
+            self.forget_if_nameless(inode);
+        }
+    }
+
     /// Forgets inodes that nobody can reach any more. Not part of a step: a recording that is played
     /// again does not know what was open.
     pub fn forget_nameless(&mut self) {
-        let named: BTreeSet<u64> = self.names.all_inodes().collect();
+        let mut named: Vec<u64> = self.names.all_inodes().collect();
+        named.sort_unstable();
         let open = &self.open;
-        self.inodes.retain(|id, _| named.contains(id) || open.contains_key(id));
+        self.inodes.retain(|id, _| named.binary_search(id).is_ok() || open.contains_key(id));
     }
 }

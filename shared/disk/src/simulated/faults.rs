@@ -2,7 +2,8 @@
 //! orders, and the kinds of crash.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ pub struct Op {
     pub kind: OpKind,
     /// The file or directory; for a rename the old name, for an open file the name under which it
     /// was opened.
-    pub path: PathBuf,
+    pub path: Rc<Path>,
     /// Byte offset, where there is one.
     pub offset: u64,
     /// Length in bytes, where there is one (for `SetLen` the new length).

@@ -1,7 +1,7 @@
 //! [`SimFile`]: an open file of a simulated machine.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::{Extent, File, FileKind, Local};
 pub struct SimFile {
     handle: Rc<Handle>,
     kind: FileKind,
-    path: PathBuf,
+    path: Rc<Path>,
     writable: bool,
 }
 
@@ -49,7 +49,7 @@ impl Drop for Handle {
 }
 
 impl SimFile {
-    pub(super) fn new(handle: Handle, kind: FileKind, path: PathBuf, writable: bool) -> Self {
+    pub(super) fn new(handle: Handle, kind: FileKind, path: Rc<Path>, writable: bool) -> Self {
         SimFile { handle: Rc::new(handle), kind, path, writable }
     }
 
@@ -102,7 +102,7 @@ impl File for SimFile {
     fn read_now(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
         let call = self.call(OpKind::ReadNow, offset, buf.len() as u64);
         let machine = &self.handle.machine;
-        let plan = machine.begin(self.handle.incarnation, &call)?;
+        let plan = machine.begin(self.handle.incarnation, call)?;
         plan.fault.error()?;
         let at_once = machine.with(|state| state.random.below(256) < state.now_chance);
         match plan.fault {
@@ -117,7 +117,7 @@ impl File for SimFile {
         }
         let call = self.call(OpKind::WriteNow, offset, data.len() as u64);
         let machine = &self.handle.machine;
-        let plan = machine.begin(self.handle.incarnation, &call)?;
+        let plan = machine.begin(self.handle.incarnation, call)?;
         let data = Bytes::copy_from_slice(data);
         let step = Step::Write { inode: self.inode(), offset, data, durable: false };
         machine.with(|state| {

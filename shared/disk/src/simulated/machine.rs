@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::disk_state::{DiskState, Step};
+use super::flight::{Flight, Left, pause};
 use super::{
     Crash, Fault, InlineOffload, Op, OpKind, Recording, SimClock, SimEntropy, SimStorage,
     SplitMix64,
@@ -35,6 +36,8 @@ type Hook = Rc<dyn Fn(&Op) -> Fault>;
 
 struct Inner {
     state: RefCell<State>,
+    /// Started operations for which nobody waits any more.
+    left: RefCell<Vec<Left>>,
     hook: RefCell<Option<Hook>>,
     clock: Rc<SimClock>,
     entropy: Rc<SimEntropy>,
@@ -63,10 +66,9 @@ pub(super) struct Plan {
 }
 
 /// Names the operation that is about to start.
-#[derive(Clone)]
 pub(super) struct Call {
     pub kind: OpKind,
-    pub path: PathBuf,
+    pub path: Rc<Path>,
     pub offset: u64,
     pub len: u64,
 }
@@ -88,6 +90,7 @@ impl SimMachine {
         };
         SimMachine(Rc::new(Inner {
             state: RefCell::new(state),
+            left: RefCell::default(),
             hook: RefCell::new(None),
             clock: Rc::new(SimClock::new(BASE_MS)),
             entropy,
@@ -113,7 +116,7 @@ impl SimMachine {
     }
 
     /// Every waiting operation takes a time drawn from this range, spent partly before and partly
-    /// after it takes effect, on a task of its own: needs a `LocalSet`.
+    /// after it takes effect: needs tokio's clock.
     pub fn set_latency(&self, latency: Range<Duration>) {
         self.0.state.borrow_mut().latency = latency;
     }
@@ -164,6 +167,7 @@ impl SimMachine {
     /// The machine goes down. `choose(n)` answers below `n` and decides everything that may go
     /// either way; the same answers give the same outcome.
     pub fn crash(&self, kind: Crash, choose: &mut dyn FnMut(u64) -> u64) {
+        self.settle();
         self.end_process();
         let state = &mut *self.0.state.borrow_mut();
         for (_, step) in std::mem::take(&mut state.in_flight) {
@@ -185,18 +189,32 @@ impl SimMachine {
 
     fn end_process(&self) {
         self.0.incarnation.set(self.0.incarnation.get() + 1);
+        drop(self.0.left.take());
         self.0.state.borrow_mut().locks.clear();
     }
 
     /// Steps made on the disk, and crashes: where both are the same, nothing was changed.
     pub fn steps(&self) -> (u64, u64) {
+        self.settle();
         (self.0.state.borrow().disk.next_seq, self.0.incarnation.get())
     }
 
     /// The whole disk as it is now, page cache included.
     pub fn snapshot(&self) -> Snapshot {
+        self.settle();
         let disk = self.0.state.borrow().disk.clone();
         Snapshot { disk, boot: self.0.clock.boot() }
+    }
+
+    /// Another machine with the disk that this one has now, page cache included, and nothing else of it.
+    pub fn copy(&self, seed: u64) -> SimMachine {
+        self.settle();
+        let copy = SimMachine::new(seed);
+        copy.0.clock.set_boot(self.0.clock.boot());
+        let state = &mut *copy.0.state.borrow_mut();
+        state.disk = self.0.state.borrow().disk.clone();
+        state.disk.open.clear();
+        copy.clone()
     }
 
     /// Puts a snapshot (of this machine or another) in the place of the disk; the running process
@@ -214,12 +232,14 @@ impl SimMachine {
 
     /// Records every step from now on, until [`SimMachine::recording`], a crash or a restore.
     pub fn record(&self) {
+        self.settle();
         let recording = Recording { start: self.snapshot(), steps: Vec::new() };
         self.0.state.borrow_mut().recording = Some(recording);
     }
 
     /// Ends the recording and hands it out.
     pub fn recording(&self) -> Option<Recording> {
+        self.settle();
         self.0.state.borrow_mut().recording.take()
     }
 }
@@ -227,7 +247,32 @@ impl SimMachine {
 impl SimMachine {
     /// Works on the state; `with` must not call the machine.
     pub(super) fn with<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        self.settle();
         with(&mut self.0.state.borrow_mut())
+    }
+
+    /// Takes an operation over from a future that went away.
+    pub(super) fn leave(&self, left: Left) {
+        self.0.left.borrow_mut().push(left);
+    }
+
+    /// Makes the steps of operations for which nobody waits, those whose time has come.
+    fn settle(&self) {
+        while let Some(left) = self.next_due() {
+            // For nobody: whether it failed is not known to the process.
+            drop(self.0.state.borrow_mut().land(left.number, left.fault));
+        }
+    }
+
+    fn next_due(&self) -> Option<Left> {
+        let mut left = self.0.left.borrow_mut();
+        if left.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let due = left.iter().enumerate().filter(|(_, l)| l.lands <= now);
+        let (at, _) = due.min_by_key(|(_, l)| (l.lands, l.number))?;
+        Some(left.remove(at))
     }
 
     /// Fails when the process of `incarnation` has ended.
@@ -239,13 +284,13 @@ impl SimMachine {
     }
 
     /// Counts an operation and asks what befalls it.
-    pub(super) fn begin(&self, incarnation: u64, call: &Call) -> io::Result<Plan> {
+    pub(super) fn begin(&self, incarnation: u64, call: Call) -> io::Result<Plan> {
         self.alive(incarnation)?;
         let number = self.0.operations.get();
         self.0.operations.set(number + 1);
         let hook = self.0.hook.borrow().clone();
         let fault = hook.map_or(Fault::None, |hook| {
-            let Call { kind, path, offset, len } = call.clone();
+            let Call { kind, path, offset, len } = call;
             hook(&Op { number, kind, path, offset, len })
         });
         // The hook may have crashed the machine.
@@ -264,7 +309,7 @@ impl SimMachine {
         call: Call,
         look: impl FnOnce(&DiskState) -> io::Result<T>,
     ) -> io::Result<T> {
-        let plan = self.begin(incarnation, &call)?;
+        let plan = self.begin(incarnation, call)?;
         pause(plan.before).await;
         self.alive(incarnation)?;
         plan.fault.error()?;
@@ -282,21 +327,12 @@ impl SimMachine {
         step: Step,
         held: T,
     ) -> io::Result<()> {
-        let plan = self.begin(incarnation, &call)?;
+        let plan = self.begin(incarnation, call)?;
         if plan.before.is_zero() && plan.after.is_zero() {
             return self.with(|state| state.make(&step, plan.fault));
         }
-        let flight = self.with(|state| state.take_off(step));
-        let (send, receive) = oneshot::channel();
-        let machine = self.clone();
-        tokio::task::spawn_local(async move {
-            pause(plan.before).await;
-            let result = machine.with(|state| state.land(flight, plan.fault));
-            pause(plan.after).await;
-            drop(held);
-            drop(send.send(result));
-        });
-        receive.await.unwrap_or_else(|_| Err(io::Error::other("the simulation ended")))
+        let number = self.with(|state| state.take_off(step));
+        Flight::new(self.clone(), number, plan.fault, plan.before, held).end(plan.after).await
     }
 }
 
@@ -304,7 +340,12 @@ impl State {
     fn draw_latency(&mut self) -> (Duration, Duration) {
         let span = self.latency.end.saturating_sub(self.latency.start).as_nanos() as u64;
         let total = self.latency.start + Duration::from_nanos(self.random.below(span));
-        let before = Duration::from_nanos(self.random.below(total.as_nanos() as u64 + 1));
+        // An end at once, or an effect at once, is half the timers and allows nearly all the same orders.
+        let before = match self.random.below(4) {
+            0 | 1 => total,
+            2 => Duration::ZERO,
+            _ => Duration::from_nanos(self.random.below(total.as_nanos() as u64 + 1)),
+        };
         (before, total - before)
     }
 
@@ -314,7 +355,7 @@ impl State {
         self.next_flight
     }
 
-    fn land(&mut self, flight: u64, fault: Fault) -> io::Result<()> {
+    pub fn land(&mut self, flight: u64, fault: Fault) -> io::Result<()> {
         match self.in_flight.remove(&flight) {
             Some(step) => self.make(&step, fault),
             None => Err(io::Error::other("the simulated process has ended")),
@@ -341,17 +382,11 @@ impl State {
             (Err(error), _) => return Err(error),
         };
         if matches!(step, Step::SyncDir { .. }) {
-            self.disk.forget_nameless();
+            self.disk.forget_lost();
         }
         if let Some(recording) = &mut self.recording {
             recording.steps.extend(made);
         }
         fault.error()
-    }
-}
-
-async fn pause(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
     }
 }

@@ -23,6 +23,7 @@ mod clock;
 mod disk_state;
 mod faults;
 mod file;
+mod flight;
 mod hands;
 mod image;
 mod inode;

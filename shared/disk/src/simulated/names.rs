@@ -37,18 +37,14 @@ impl Change {
         }
     }
 
-    fn apply(&self, map: &mut Map) {
+    /// Makes it; what stood at the name that it took away or over.
+    fn apply(&self, map: &mut Map) -> Option<Node> {
         match self {
-            Change::Link(path, inode) => {
-                map.insert(path.into(), Node::File(*inode));
-            }
-            Change::Unlink(path) | Change::RemoveDir(path) => {
-                map.remove(path.as_os_str());
-            }
+            Change::Link(path, inode) => map.insert(path.into(), Node::File(*inode)),
+            Change::Unlink(path) | Change::RemoveDir(path) => map.remove(path.as_os_str()),
             Change::Rename(from, to) => {
-                if let Some(node) = map.remove(from.as_os_str()) {
-                    map.insert(to.into(), node);
-                }
+                let node = map.remove(from.as_os_str())?;
+                map.insert(to.into(), node)
             }
         }
     }
@@ -61,6 +57,8 @@ pub struct Names {
     durable: Map,
     /// Changes that are not durable, oldest first, with the number of their step.
     log: Vec<(u64, Change)>,
+    /// Inodes that lost a durable name.
+    lost: Vec<u64>,
 }
 
 impl Names {
@@ -135,6 +133,11 @@ impl Names {
         self.settle(upto, |_, change| change.paths().iter().any(|path| path.parent() == Some(dir)));
     }
 
+    /// The inodes that lost a durable name since the last call.
+    pub fn take_lost(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.lost)
+    }
+
     /// The power fails: each change was kept or not, by `keep`.
     pub fn power_cut(&mut self, mut keep: impl FnMut(u64) -> bool) {
         self.settle(u64::MAX, |seq, _| keep(seq));
@@ -162,7 +165,7 @@ impl Names {
         let mut rest = Vec::new();
         for (logged, done) in self.log.drain(..).zip(done.into_iter().rev()) {
             if done {
-                logged.1.apply(&mut self.durable);
+                self.lost.extend(logged.1.apply(&mut self.durable).as_ref().and_then(file));
             } else {
                 rest.push(logged);
             }

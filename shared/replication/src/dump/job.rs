@@ -11,7 +11,6 @@ use crate::pace::Rate;
 use crate::session::{CopySession, Counters, Ended, OnWrite, Options, SideFile};
 use crate::source::Source;
 use crate::state::{SetRecord, SetStage};
-use crate::track::recover::hex;
 use crate::{Error, Result};
 
 /// Runs read and pushed to the media at the same time.
@@ -220,7 +219,7 @@ impl DumpJob {
                 self.note(|record| {
                     record.stage = SetStage::Finished;
                     record.end = end.fuzzy_end;
-                    record.root_digest = Some(hex(&end.summary.root_digest));
+                    record.root_digest = Some(hex::encode(end.summary.root_digest));
                     record.fingerprint = Some(end.summary.fingerprint);
                     record.unreadable_grains = end.unreadable.len();
                     record.media_bytes = end.summary.medium_bytes.iter().sum();

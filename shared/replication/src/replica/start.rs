@@ -18,7 +18,6 @@ use crate::map::MapKind;
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
 use crate::track::MapPool;
-use crate::track::recover::hex;
 use crate::volumes::Volumes;
 use crate::{Error, Result};
 
@@ -106,7 +105,7 @@ impl Replica {
         if !lost.is_empty() {
             self.note_damaged(&lost).await?;
         }
-        let boot = hex(&self.ctx.clock.boot_id());
+        let boot = hex::encode(self.ctx.clock.boot_id());
         self.store.update(|s| s.run.begin(boot)).await?;
         self.apply().await
     }

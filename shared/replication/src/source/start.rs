@@ -18,7 +18,7 @@ use crate::map::{MapFile, MapKind};
 use crate::pace::Pace;
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
-use crate::track::recover::{hex, note_settling};
+use crate::track::recover::note_settling;
 use crate::track::{Gate, MapPool, Recovered, Regions, Tracker, recover};
 use crate::volumes::Volumes;
 
@@ -98,7 +98,7 @@ impl Source {
     /// The start cut.
     async fn begin(self: &Rc<Self>, clean: bool) -> Result<()> {
         let sequence = self.store.change(|s| {
-            s.run.begin(hex(&self.ctx.clock.boot_id()));
+            s.run.begin(hex::encode(self.ctx.clock.boot_id()));
             if self.settings.accept_suspect {
                 s.suspect = None;
             }

@@ -10,7 +10,6 @@ use grain::{Content, Run, VolumeId};
 use super::Source;
 use super::stream::Tickets;
 use crate::group_commit::GroupCommit;
-use crate::track::recover::hex;
 use crate::track::{Marked, Ticket};
 use crate::volumes::Volumes;
 use crate::{Error, Result};
@@ -347,7 +346,7 @@ impl Source {
         if let Err(e) = self.reopen_unsynced().await {
             tracing::error!(error = %e, "what may be lost could not be marked");
         }
-        let boot = hex(&self.ctx.clock.boot_id());
+        let boot = hex::encode(self.ctx.clock.boot_id());
         let noted = self.store.update(|s| {
             s.suspect = s.suspect.take().or(Some(words));
             s.run.lost_sync = Some(boot);

@@ -1,7 +1,7 @@
 //! `state.json` on disk: written to a new file, synced, renamed, the directory synced; read back only
 //! when its checksum fits.
 //!
-//! The file is JSON for people to look at: `{"checksum": "...", "state": {...}}`, the checksum being
+//! The file is JSON, which people can look at: `{"checksum": "...", "state": {...}}`, the checksum being
 //! the BLAKE3 of the exact text of the value of `state`. A state that does not check stops the agent;
 //! it is never guessed.
 
@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use disk::Context;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{LayerRef, STATE_VERSION, State};
 use crate::group_commit::GroupCommit;
@@ -20,36 +18,39 @@ use crate::{Error, Result};
 /// More than any state needs.
 const MAX_BYTES: u64 = 64 << 20;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope<'a> {
-    checksum: String,
-    #[serde(borrow)]
-    state: &'a RawValue,
-}
+const BEFORE_CHECKSUM: &str = "{\"checksum\":\"";
+const CHECKSUM_CHARS: usize = 2 * blake3::OUT_LEN;
+const BEFORE_STATE: &str = "\",\"state\":";
 
 /// Encodes a state as the file holds it.
 pub fn encode(state: &State) -> Result<Vec<u8>> {
     let bug = |e: serde_json::Error| Error::State(format!("state cannot be written: {e}"));
-    let text = serde_json::to_string_pretty(state).map_err(bug)?;
-    let checksum = blake3::hash(text.as_bytes()).to_hex().to_string();
-    // As `Envelope` stands in JSON; to make one would mean to parse the text again.
-    Ok(format!("{{\"checksum\":\"{checksum}\",\"state\":{text}}}\n").into_bytes())
+    // Written in one go, and on one line: it is written several times a second, and
+    // half of an indented one is blanks.
+    let mut bytes = Vec::with_capacity(4096);
+    bytes.extend_from_slice(BEFORE_CHECKSUM.as_bytes());
+    bytes.resize(BEFORE_CHECKSUM.len() + CHECKSUM_CHARS, b'0');
+    bytes.extend_from_slice(BEFORE_STATE.as_bytes());
+    let start = bytes.len();
+    serde_json::to_writer(&mut bytes, state).map_err(bug)?;
+    let checksum = blake3::hash(&bytes[start..]).to_hex();
+    bytes[BEFORE_CHECKSUM.len()..][..CHECKSUM_CHARS].copy_from_slice(checksum.as_bytes());
+    bytes.extend_from_slice(b"}\n");
+    Ok(bytes)
 }
 
 /// Decodes what [`encode`] wrote; the error says what does not fit.
 pub fn decode(bytes: &[u8]) -> Result<State, String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("not text: {e}"))?;
     // Only what `encode` writes passes: a flipped space between the fields is damage, too.
-    let canonical = text.strip_suffix('\n').ok_or("its last line is incomplete")?;
-    let envelope: Envelope<'_> =
-        serde_json::from_str(canonical).map_err(|e| format!("not a state file: {e}"))?;
-    let checksum = blake3::hash(envelope.state.get().as_bytes()).to_hex();
-    if checksum.as_str() != envelope.checksum {
+    let text = text.strip_suffix("}\n").ok_or("its last line is incomplete")?;
+    let parts = text.strip_prefix(BEFORE_CHECKSUM).and_then(|rest| rest.split_once(BEFORE_STATE));
+    let (checksum, content) = parts.ok_or("not a state file")?;
+    if blake3::hash(content.as_bytes()).to_hex().as_str() != checksum {
         return Err("its checksum does not fit its content".to_owned());
     }
-    let state: State = serde_json::from_str(envelope.state.get())
-        .map_err(|e| format!("its content is not understood: {e}"))?;
+    let state: State =
+        serde_json::from_str(content).map_err(|e| format!("its content is not understood: {e}"))?;
     if state.version != STATE_VERSION {
         return Err(format!("it has format {}, this program reads {STATE_VERSION}", state.version));
     }

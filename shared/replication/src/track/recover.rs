@@ -39,7 +39,7 @@ pub struct Recovered {
 /// Reads the map files; changes nothing on disk.
 pub async fn recover(pool: &MapPool, store: &StateStore) -> Result<Recovered> {
     let (table, run) = store.with(|s| (s.layers.clone(), s.run.clone()));
-    let now = hex(&pool.context().clock.boot_id());
+    let now = hex::encode(pool.context().clock.boot_id());
     // Before a first start nothing was written, and at a clean stop everything was synced.
     let power_cut = !run.boot.is_empty() && run.boot != now && run.seal.is_none();
     let mut found = Recovered { power_cut, ..Recovered::default() };
@@ -145,9 +145,4 @@ async fn suspect_regions(pool: &MapPool, store: &StateStore, found: &mut Recover
     found.written.union_with(&grains);
     found.suspected = grains;
     Ok(())
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use grain::{GrainSet, Run};
 
 use super::pool::MapPool;
-use super::recover::hex;
 use super::regions::{Need, Regions};
 use crate::group_commit::GroupCommit;
 use crate::map::{MapFile, MapKind};
@@ -149,7 +148,7 @@ impl Tracker {
         }
         self.put_in_place(failed, at, map);
         if !self.has_failed() {
-            let boot = hex(&self.pool.context().clock.boot_id());
+            let boot = hex::encode(self.pool.context().clock.boot_id());
             self.store.change(|s| s.run.boot = boot);
         }
         self.store.save().await.map_err(refuse)

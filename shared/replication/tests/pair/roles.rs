@@ -328,7 +328,7 @@ fn an_inconsistent_copy_is_promoted_only_on_request_and_names_what_it_lacks() {
             let bad = 9 * GRAIN..10 * GRAIN;
             let hit = op.offset < bad.end && op.offset + op.len > bad.start;
             match op.kind {
-                OpKind::Read | OpKind::ReadNow if hit && op.path == volume_path(0) => Fault::Io,
+                OpKind::Read | OpKind::ReadNow if hit && *op.path == *volume_path(0) => Fault::Io,
                 _ => Fault::None,
             }
         });

@@ -24,7 +24,7 @@ impl BadPlaces {
     fn install(&self, pair: &Pair) {
         let bad = self.0.clone();
         pair.oracle.fault(move |op| {
-            if op.path != volume_path(0) {
+            if *op.path != *volume_path(0) {
                 return Fault::None;
             }
             let (first, end) = (op.offset / GRAIN, (op.offset + op.len).div_ceil(GRAIN));

@@ -241,7 +241,7 @@ fn a_bad_place_at_the_source_proves_nothing_about_the_replica() {
     run(|| async {
         let (pair, _source, replica, _session) = following(5).await;
         let bad = |op: &disk::simulated::Op| {
-            let here = op.path == volume_path(0) && op.kind == OpKind::Read;
+            let here = *op.path == *volume_path(0) && op.kind == OpKind::Read;
             let hit = op.offset < 21 * GRAIN && op.offset + op.len > 20 * GRAIN;
             if here && hit { Fault::Io } else { Fault::None }
         };
@@ -264,7 +264,7 @@ fn a_disk_here_that_gives_nothing_ends_it_with_its_error_and_one_bad_place_is_na
         let first_bad = Rc::new(Cell::new(0));
         let from = first_bad.clone();
         pair.replica_machine.set_fault_hook(move |op| {
-            let here = op.path == volume_path(0) && op.kind == OpKind::Read;
+            let here = *op.path == *volume_path(0) && op.kind == OpKind::Read;
             let hit = op.offset + op.len > from.get() * GRAIN && from.get() < 3000;
             if here && hit { Fault::Io } else { Fault::None }
         });

@@ -135,7 +135,7 @@ fn a_place_that_cannot_be_read_here_is_written_anew() {
         let left = bad.clone();
         pair.replica_machine.set_fault_hook(move |op| {
             let hit = op.offset < 11 * GRAIN && op.offset + op.len > 10 * GRAIN;
-            if op.path != volume_path(0) || !hit {
+            if *op.path != *volume_path(0) || !hit {
                 return Fault::None;
             }
             if op.kind == OpKind::Write {

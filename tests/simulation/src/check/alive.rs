@@ -31,6 +31,7 @@ pub async fn heal(world: &Rc<World>) {
     }
     event!(world, "heal");
     world.healing.set(true);
+    world.requests.end();
     for site in [Site::Source, Site::Replica] {
         let node = world.node(site);
         node.calm();

@@ -10,6 +10,7 @@ use grain::{Content, CutId};
 use media::{KeySource, Proof, SetView};
 
 use crate::plan::Site;
+use crate::process::when_woken;
 use crate::world::{MadeSet, World};
 
 /// What came out of a set.
@@ -23,8 +24,7 @@ struct Extracted {
 
 /// A set was finished at the source.
 pub async fn finished(world: &Rc<World>, set: &MadeSet, cut: CutId, fuzzy_end: Option<CutId>) {
-    let machine = SimMachine::new(1);
-    machine.restore(&world.node(Site::Source).machine.snapshot());
+    let machine = world.node(Site::Source).machine.copy(1);
     finished_on(world, &machine, &set.media, cut, fuzzy_end).await;
 }
 
@@ -55,8 +55,7 @@ pub async fn finished_on(
 
 /// A set was damaged on its way: it opens with its damage named, or does not open.
 pub async fn damaged(world: &Rc<World>, dirs: &[PathBuf]) {
-    let machine = SimMachine::new(1);
-    machine.restore(&world.node(Site::Replica).machine.snapshot());
+    let machine = world.node(Site::Replica).machine.copy(1);
     match extract(world, &machine, dirs).await {
         Ok(_) => world.trace.count("checked: a damaged set opens"),
         Err(_) => world.trace.count("checked: a damaged set does not open"),
@@ -90,7 +89,7 @@ async fn extract(
         }
         Ok::<(), std::convert::Infallible>(())
     });
-    let Ok(proof) = local.run_until(walk).await;
+    let Ok(proof) = local.run_until(when_woken(walk)).await;
     if let Some(run) = wrong.into_inner() {
         world.fail("media", format!("a set hands out {run:?}, which is not what {cut} held"));
     }

@@ -20,6 +20,7 @@ use disk::simulated::{Crash, SplitMix64};
 
 use crate::event;
 use crate::plan::Site;
+use crate::process::when_woken;
 use crate::world::World;
 
 /// A process has ended: what its machine's disk holds is looked at, before anything starts again.
@@ -61,14 +62,14 @@ async fn attach(
 ) {
     let local = tokio::task::LocalSet::new();
     local
-        .run_until(async {
+        .run_until(when_woken(async {
             let Some(replica) = replica_consistent::check(world, twin).await else { return };
             stands_fast::check(world, &replica, standing);
             if let Some(told) = told {
                 told.check(world, twin);
             }
             no_change_missed::check(world, twin, &replica).await;
-        })
+        }))
         .await;
 }
 

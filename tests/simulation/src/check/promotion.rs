@@ -20,6 +20,7 @@ use super::{no_change_missed, replica_consistent};
 use crate::node::dir;
 use crate::oracle::difference;
 use crate::plan::Site;
+use crate::process::when_woken;
 use crate::shape::GRAIN;
 use crate::world::World;
 
@@ -47,7 +48,7 @@ impl Drawn {
 pub async fn check(world: &Rc<World>, drawn: Option<Drawn>) {
     let Some(mut drawn) = drawn.filter(|_| !world.has_failed()) else { return };
     let local = tokio::task::LocalSet::new();
-    if let Err(words) = local.run_until(drawn.promoted(world)).await {
+    if let Err(words) = local.run_until(when_woken(drawn.promoted(world))).await {
         world.fail("promotion", words);
     }
 }

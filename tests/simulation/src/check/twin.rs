@@ -21,8 +21,7 @@ impl Twin {
     /// Copies the machines of a world and crashes the copies.
     pub fn of(world: &World, kinds: [Crash; 2], seed: u64) -> Twin {
         let copy = |site: Site| {
-            let machine = SimMachine::new(seed ^ site as u64);
-            machine.restore(&world.node(site).machine.snapshot());
+            let machine = world.node(site).machine.copy(seed ^ site as u64);
             machine.set_capacity(u64::MAX);
             machine.crash_seeded(kinds[site as usize], seed);
             machine

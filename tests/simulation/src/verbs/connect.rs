@@ -88,7 +88,7 @@ pub fn connect(
         (world.node(Site::Source).process()?, world.node(Site::Replica).process()?);
     // Applications go on while the sites are connected.
     let share = if world.shape.keeping.streams_at_all() { 1 } else { 4 };
-    world.requests.set(world.requests.get() + world.shape.requests / share);
+    world.requests.add(world.shape.requests / share);
     event!(world, "verb: connect", "{link:?} {how:?}");
     let (one, two) = (at_source.clone(), at_replica.clone());
     let mut weather = link.weather(seed, &world.trace, move || !one.is_dead() && !two.is_dead());

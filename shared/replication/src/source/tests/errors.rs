@@ -198,7 +198,7 @@ fn a_layer_file_whose_sync_failed_is_left_alone() {
             let syncs = Rc::new(Cell::new(0));
             let (count, failing) = (syncs.clone(), name.clone());
             site.machine.set_fault_hook(move |op| {
-                if op.kind == OpKind::Sync && op.path == failing {
+                if op.kind == OpKind::Sync && *op.path == *failing {
                     count.set(count.get() + 1);
                     return Fault::Io;
                 }

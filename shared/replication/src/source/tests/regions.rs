@@ -34,7 +34,7 @@ fn regions_are_set_ahead_for_a_writer_that_goes_forward() {
         let syncs = std::rc::Rc::new(std::cell::Cell::new(0));
         let count = syncs.clone();
         site.machine.set_fault_hook(move |op| {
-            if op.kind == OpKind::Sync && op.path == regions {
+            if op.kind == OpKind::Sync && *op.path == *regions {
                 count.set(count.get() + 1);
             }
             Fault::None
@@ -57,8 +57,9 @@ fn a_region_map_that_fails_is_written_afresh() {
             let failed = std::cell::Cell::new(false);
             site.machine.set_now_chance(0);
             site.machine.set_fault_hook(move |op| {
-                let first =
-                    op.kind == kind && op.path == regions && !failed.replace(op.path == regions);
+                let first = op.kind == kind
+                    && *op.path == *regions
+                    && !failed.replace(*op.path == *regions);
                 if first { Fault::Io } else { Fault::None }
             });
             for index in [0, 1024, 2048, 5000] {

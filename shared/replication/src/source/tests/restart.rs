@@ -5,6 +5,7 @@ use std::time::Duration;
 use disk::simulated::{Crash, Fault, OpKind, SimMachine};
 
 use super::*;
+use crate::state::{decode, encode};
 
 #[test]
 fn layers_since_the_last_synced_cut_are_reopened_after_an_unclean_stop() {
@@ -164,4 +165,24 @@ fn a_closed_layer_of_a_killed_process_is_synced_by_the_next() {
             }
         });
     }
+}
+
+#[test]
+fn a_state_that_is_indented_is_read_and_one_that_was_touched_is_not() {
+    run(async {
+        let site = Site::new(31).await;
+        let bytes = site.machine.content(dir().join("state.json")).unwrap().to_vec();
+        let state = decode(&bytes).unwrap();
+        assert_eq!(encode(&state).unwrap(), bytes);
+        let indented = serde_json::to_string_pretty(&state).unwrap();
+        let checksum = blake3::hash(indented.as_bytes()).to_hex();
+        let file = format!("{{\"checksum\":\"{checksum}\",\"state\":{indented}}}\n");
+        assert_eq!(decode(file.as_bytes()), Ok(state));
+        for at in 0..bytes.len() {
+            let mut touched = bytes.clone();
+            touched[at] ^= 1;
+            assert!(decode(&touched).is_err(), "byte {at}");
+            assert!(decode(&bytes[..at]).is_err(), "cut off at {at}");
+        }
+    });
 }
