@@ -7,6 +7,7 @@
 mod control;
 mod events;
 pub mod flags;
+pub mod hours;
 mod passphrase;
 mod peer;
 pub mod problem;

@@ -10,6 +10,7 @@ use replication::PaceSettings;
 use site::Problem;
 
 use super::{Shared, duration, rate, size};
+use crate::hours::Hours;
 use crate::problem::{of_wire, refused};
 use crate::source::{NbdListen, SourceOptions};
 
@@ -49,6 +50,10 @@ pub struct SourceFlags {
     /// What dumps, catch-ups and verifications may read here a second, together [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<u64>,
+    /// The same in some hours, by the local clock: 08:00-18:00=20MiB/s, 'mon-fri 22:00-06:00=off'. May be given
+    /// several times, the first that covers the hour holds
+    #[arg(long, value_name = "HOURS=RATE")]
+    hours: Vec<Hours>,
     /// Dumps, catch-ups and verifications go slower while requests of applications take twice as long as alone
     #[arg(long)]
     give_way: bool,
@@ -117,6 +122,7 @@ impl SourceFlags {
         options.compress = shared.compress;
         options.settings.pace =
             PaceSettings { rate_bytes: self.rate.unwrap_or(0), gives_way: self.give_way };
+        options.hours = self.hours.clone();
         options.stream.epoch = self.epoch.max(Duration::from_secs(1));
         options.stream.queue_bytes = self.stream_queue;
         options.stream.age_limit = self.stream_age;

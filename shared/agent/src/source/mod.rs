@@ -32,6 +32,7 @@ use wire::PeerSet;
 use wire::frame::Compress;
 
 use crate::control::{self, Daemon};
+use crate::hours::Hours;
 use crate::problem::{of_relationship, of_replication, refused};
 use crate::serve::RoleEnd;
 use crate::{Events, Relationship};
@@ -83,6 +84,8 @@ pub struct SourceOptions {
     pub stream: StreamSettings,
     /// How payloads travel.
     pub compress: Compress,
+    /// Hours with another pace than the settings'.
+    pub hours: Vec<Hours>,
     /// After an unclean stop the volumes are offered once the peer has been heard.
     pub require_peer: bool,
 }
@@ -99,6 +102,7 @@ impl Default for SourceOptions {
             preserve_wait: Duration::from_secs(2),
             stream: StreamSettings::default(),
             compress: Compress::Auto,
+            hours: Vec::new(),
             require_peer: false,
         }
     }
@@ -118,6 +122,7 @@ pub struct SourceAgent {
     waits_for_peer: Cell<bool>,
     /// Who is let in.
     allowed: PeerSet,
+    pace: RefCell<pace::PacePlan>,
     verify: RefCell<verify::VerifySlot>,
     _lock: DirLock,
 }
@@ -135,6 +140,7 @@ impl SourceAgent {
         let thawed = site::hooks::thaw_left_over(ctx, &relationship.dir.frozen_marker()).await;
         thawed.map_err(|e| Problem::from(&e))?;
         let settings = options.settings.clone();
+        let pace = pace::PacePlan::new(settings.pace, options.hours.clone());
         let source =
             Source::start(ctx, relationship.dir.path(), &relationship.store, settings).await;
         let source = source.map_err(|e| of_replication(&e))?;
@@ -151,6 +157,7 @@ impl SourceAgent {
             role_changed: Notify::new(),
             waits_for_peer: Cell::new(false),
             allowed: PeerSet::default(),
+            pace,
             verify: RefCell::default(),
             _lock: lock,
         }))
@@ -166,6 +173,7 @@ impl SourceAgent {
         let control = control::start(self, &snapshot)?;
         snapshot.publish(self.status_value(), Default::default());
         let publisher = control::spawn_publisher(self, snapshot);
+        let pace = self.spawn_pace();
         self.take_up_dump();
         let (listener, addresses) = self.open_door()?;
         let dialers = self.dial_peers();
@@ -193,6 +201,7 @@ impl SourceAgent {
         self.end_links();
         self.interrupt_dump().await;
         publisher.abort();
+        pace.abort();
         if end == RoleEnd::RoleChanged {
             // Whoever asked for it gets the answer.
             tokio::time::sleep(ANSWERS).await;

@@ -1,12 +1,23 @@
-//! How fast the background of a running source goes.
+//! How fast the background of a running source goes: as the operator said, by hours where there are some.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
 use replication::PaceSettings;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use site::Problem;
 use site::amount::human_rate;
+use tokio::task::JoinHandle;
 
 use super::SourceAgent;
+use crate::hours::{self, Hours};
+use crate::problem::refused;
+
+/// How often the clock on the wall is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What `pace` is told; nothing to look only.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,26 +26,91 @@ pub struct PaceArguments {
     pub rate_bytes: Option<u64>,
     /// Whether it gives way to applications.
     pub gives_way: Option<bool>,
+    /// Hours with another rate, in the place of those that were.
+    pub hours: Option<Vec<String>>,
+}
+
+/// What the operator said, and what holds of it now.
+pub(super) struct PacePlan {
+    outside: PaceSettings,
+    hours: Vec<Hours>,
+    zone: TimeZone,
+    in_force: Option<Hours>,
+}
+
+impl PacePlan {
+    /// As the flags say.
+    pub fn new(outside: PaceSettings, hours: Vec<Hours>) -> RefCell<PacePlan> {
+        RefCell::new(PacePlan { outside, hours, zone: TimeZone::system(), in_force: None })
+    }
+
+    /// What holds at an instant.
+    fn settings_at(&mut self, unix_ms: u64) -> PaceSettings {
+        self.in_force = hours::at(&self.hours, unix_ms, &self.zone).cloned();
+        let rate = self.in_force.as_ref().map(|hours| hours.rate_bytes);
+        PaceSettings { rate_bytes: rate.unwrap_or(self.outside.rate_bytes), ..self.outside }
+    }
+
+    fn words(&self, settings: PaceSettings) -> String {
+        let mut words = match settings.rate_bytes {
+            0 => "no limit".to_owned(),
+            rate => format!("at most {}", human_rate(rate)),
+        };
+        if let Some(hours) = &self.in_force {
+            words.push_str(&format!(" in the hours {hours}"));
+        }
+        if settings.gives_way {
+            words.push_str(", gives way to applications");
+        }
+        words
+    }
 }
 
 impl SourceAgent {
-    /// Sets or shows the pace. It lasts until the agent stops.
-    pub(super) fn pace(&self, arguments: PaceArguments) -> Result<Value, Problem> {
+    /// Puts in force what holds now.
+    pub(super) fn follow_hours(&self) {
         let pace = self.source.pace();
-        let old = pace.shown().settings;
-        let new = PaceSettings {
-            rate_bytes: arguments.rate_bytes.unwrap_or(old.rate_bytes),
-            gives_way: arguments.gives_way.unwrap_or(old.gives_way),
-        };
-        if new != old {
+        let mut plan = self.pace.borrow_mut();
+        let new = plan.settings_at(self.ctx.unix_ms());
+        if new != pace.shown().settings {
             pace.set(new);
-            self.events.note(format!("pace: {}", words(new)));
+            self.events.note(format!("pace: {}", plan.words(new)));
         }
-        let shown = pace.shown();
+    }
+
+    /// Follows the hours until it is aborted.
+    pub(super) fn spawn_pace(self: &Rc<Self>) -> JoinHandle<()> {
+        let agent = self.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                agent.follow_hours();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+    }
+
+    /// Sets or shows the pace. It lasts until the agent stops.
+    pub(super) fn set_pace(&self, arguments: PaceArguments) -> Result<Value, Problem> {
+        let hours = arguments.hours.map(|texts| texts.iter().map(|text| text.parse()).collect());
+        let hours: Option<Result<Vec<Hours>, String>> = hours;
+        let hours = hours.transpose().map_err(|e| refused("usage", e))?;
+        {
+            let mut plan = self.pace.borrow_mut();
+            plan.outside.rate_bytes = arguments.rate_bytes.unwrap_or(plan.outside.rate_bytes);
+            plan.outside.gives_way = arguments.gives_way.unwrap_or(plan.outside.gives_way);
+            plan.hours = hours.unwrap_or_else(|| std::mem::take(&mut plan.hours));
+        }
+        self.follow_hours();
+        let shown = self.source.pace().shown();
+        let plan = self.pace.borrow();
+        let texts: Vec<String> = plan.hours.iter().map(Hours::to_string).collect();
         Ok(json!({
             "rate_bytes_s": shown.settings.rate_bytes,
+            "rate_outside_hours_bytes_s": plan.outside.rate_bytes,
+            "hours": texts,
+            "hours_in_force": plan.in_force.as_ref().map(Hours::to_string),
             "gives_way": shown.settings.gives_way,
-            "words": words(shown.settings),
+            "words": plan.words(shown.settings),
             "allowed_bytes_s": shown.allowed_bytes_s,
             "calm_us": shown.calm_us,
             "request_us": shown.request_us,
@@ -42,13 +118,26 @@ impl SourceAgent {
     }
 }
 
-fn words(settings: PaceSettings) -> String {
-    let rate = match settings.rate_bytes {
-        0 => "no limit".to_owned(),
-        rate => format!("at most {}", human_rate(rate)),
-    };
-    match settings.gives_way {
-        true => format!("{rate}, gives way to applications"),
-        false => rate,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn within_hours_their_rate_holds_and_after_them_the_other() {
+        let outside = PaceSettings { rate_bytes: 5, gives_way: true };
+        let plan = PacePlan::new(outside, vec!["08:00-18:00=1MiB/s".parse().unwrap()]);
+        let mut plan = plan.into_inner();
+        plan.zone = TimeZone::UTC;
+        let midnight = 1_774_483_200_000; // 2026-03-26T00:00:00Z
+        let night = plan.settings_at(midnight);
+        assert_eq!(night, outside);
+        assert_eq!(plan.words(night), "at most 5 B/s, gives way to applications");
+        let day = plan.settings_at(midnight + 9 * 3_600_000);
+        assert_eq!(day, PaceSettings { rate_bytes: 1 << 20, gives_way: true });
+        let words = plan.words(day);
+        assert_eq!(
+            words,
+            "at most 1.0 MiB/s in the hours 08:00-18:00=1MiB/s, gives way to applications"
+        );
     }
 }

@@ -27,7 +27,7 @@ impl Daemon for SourceAgent {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
             "mode" => self.mode(arguments::<ModeArguments>(body)?).await,
-            "pace" => self.pace(arguments::<PaceArguments>(body)?),
+            "pace" => self.set_pace(arguments::<PaceArguments>(body)?),
             "peer" => self.peer(arguments::<PeerArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
