@@ -68,6 +68,11 @@ impl Context {
         self.clock.unix_ms()
     }
 
+    /// The id of this boot of the machine, in hex: what was only in the page cache is gone when it is another.
+    pub fn boot(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.clock.boot_id())
+    }
+
     /// Runs `job` in the pool and waits for its result. A job that panics is a bug, and the panic
     /// goes on here.
     pub async fn offload<T, F>(&self, job: F) -> T

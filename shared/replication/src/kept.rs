@@ -50,7 +50,7 @@ impl Aside<'_> {
         storage.create_dir(&dir).await.map_err(Error::io("create", &dir))?;
         self.has_room(&dir, grains).await?;
         let unix_ms = self.ctx.unix_ms();
-        let name = format!("{unix_ms}-{}", hex::encode(self.ctx.random::<4>()));
+        let name = format!("{unix_ms}-{}", data_encoding::HEXLOWER.encode(&self.ctx.random::<4>()));
         let data = dir.join(format!("{name}.data"));
         let index = dir.join(format!("{name}.json"));
         let pieces = match self.copy(&data, grains).await {

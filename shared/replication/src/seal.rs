@@ -63,5 +63,5 @@ pub(crate) async fn check(volumes: &Volumes, seal: &Seal) -> Result<()> {
 
 async fn digest(volumes: &Volumes, volume: VolumeId, at: u64) -> Result<String> {
     let bytes = volumes.read(Run { volume, first: at, count: 1 }).await?;
-    Ok(hex::encode(blake3::hash(&bytes).as_bytes()))
+    Ok(blake3::hash(&bytes).to_hex().to_string())
 }

@@ -144,7 +144,7 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.to_bytes()))
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.to_bytes()))
     }
 }
 

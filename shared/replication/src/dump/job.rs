@@ -219,7 +219,8 @@ impl DumpJob {
                 self.note(|record| {
                     record.stage = SetStage::Finished;
                     record.end = end.fuzzy_end;
-                    record.root_digest = Some(hex::encode(end.summary.root_digest));
+                    record.root_digest =
+                        Some(data_encoding::HEXLOWER.encode(&end.summary.root_digest));
                     record.fingerprint = Some(end.summary.fingerprint);
                     record.unreadable_grains = end.unreadable.len();
                     record.media_bytes = end.summary.medium_bytes.iter().sum();

@@ -231,7 +231,7 @@ impl Replica {
     async fn sync_base(&self, failed: u64) -> Result<()> {
         let synced = self.volumes.sync_since(failed).await;
         if synced.is_err() && !self.lost_a_sync() {
-            let boot = hex::encode(self.ctx.clock.boot_id());
+            let boot = self.ctx.boot();
             self.store.change(|s| s.run.lost_sync = Some(boot));
             drop(self.store.save().await);
         }

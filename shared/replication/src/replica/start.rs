@@ -105,7 +105,7 @@ impl Replica {
         if !lost.is_empty() {
             self.note_damaged(&lost).await?;
         }
-        let boot = hex::encode(self.ctx.clock.boot_id());
+        let boot = self.ctx.boot();
         self.store.update(|s| s.run.begin(boot)).await?;
         self.apply().await
     }

@@ -98,7 +98,7 @@ impl Source {
     /// The start cut.
     async fn begin(self: &Rc<Self>, clean: bool) -> Result<()> {
         let sequence = self.store.change(|s| {
-            s.run.begin(hex::encode(self.ctx.clock.boot_id()));
+            s.run.begin(self.ctx.boot());
             if self.settings.accept_suspect {
                 s.suspect = None;
             }

@@ -346,7 +346,7 @@ impl Source {
         if let Err(e) = self.reopen_unsynced().await {
             tracing::error!(error = %e, "what may be lost could not be marked");
         }
-        let boot = hex::encode(self.ctx.clock.boot_id());
+        let boot = self.ctx.boot();
         let noted = self.store.update(|s| {
             s.suspect = s.suspect.take().or(Some(words));
             s.run.lost_sync = Some(boot);

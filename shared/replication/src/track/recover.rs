@@ -39,7 +39,7 @@ pub struct Recovered {
 /// Reads the map files; changes nothing on disk.
 pub async fn recover(pool: &MapPool, store: &StateStore) -> Result<Recovered> {
     let (table, run) = store.with(|s| (s.layers.clone(), s.run.clone()));
-    let now = hex::encode(pool.context().clock.boot_id());
+    let now = pool.context().boot();
     // Before a first start nothing was written, and at a clean stop everything was synced.
     let power_cut = !run.boot.is_empty() && run.boot != now && run.seal.is_none();
     let mut found = Recovered { power_cut, ..Recovered::default() };

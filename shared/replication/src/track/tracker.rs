@@ -148,7 +148,7 @@ impl Tracker {
         }
         self.put_in_place(failed, at, map);
         if !self.has_failed() {
-            let boot = hex::encode(self.pool.context().clock.boot_id());
+            let boot = self.pool.context().boot();
             self.store.change(|s| s.run.boot = boot);
         }
         self.store.save().await.map_err(refuse)

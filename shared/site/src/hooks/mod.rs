@@ -124,7 +124,7 @@ impl Hooks {
         let content = Marker {
             thaw: self.thaw.clone(),
             timeout_ms: self.timeout.as_millis() as u64,
-            boot_id: hex::encode(ctx.clock.boot_id()),
+            boot_id: ctx.boot(),
         };
         let bytes = content.encode().map_err(Error::io("write", marker))?;
         ctx.storage.replace(marker, bytes.into()).await.map_err(Error::io("write", marker))?;
@@ -190,7 +190,7 @@ pub async fn thaw_left_over(ctx: &Context, marker: &Path) -> Result<bool> {
         other => other.map_err(Error::io("read", marker))?,
     };
     let content = Marker::decode(&bytes).map_err(Error::io("understand", marker))?;
-    let rebooted = content.boot_id != hex::encode(ctx.clock.boot_id());
+    let rebooted = content.boot_id != ctx.boot();
     if !(rebooted && matches!(content.thaw, Hook::FsFreeze(_))) {
         let limit = content.limit();
         let mut guard = Guard::start(None, &content.thaw.thaw_command(), limit, marker)?;

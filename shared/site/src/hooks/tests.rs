@@ -129,7 +129,7 @@ async fn a_file_system_frozen_before_a_boot_needs_no_thaw() {
     std::fs::write(&rig.marker, serde_json::to_vec(&marker).unwrap()).unwrap();
     assert!(thaw_left_over(&rig.ctx, &rig.marker).await.unwrap());
     assert!(!rig.marker.exists());
-    let boot_id = hex::encode(rig.ctx.clock.boot_id());
+    let boot_id = rig.ctx.boot();
     std::fs::write(&rig.marker, serde_json::to_vec(&Marker { boot_id, ..marker }).unwrap())
         .unwrap();
     assert!(thaw_left_over(&rig.ctx, &rig.marker).await.is_err());
