@@ -67,7 +67,8 @@ fn prepare(options: &Options, dir: &Path) -> Result<Vec<Contender>, String> {
         let (source, copy) = volumes(options, dir, OURS)?;
         let pair = Pair::init(dir, &source, &copy)?;
         let server = pair.serve()?;
-        seed(&pair, dir)?;
+        pair.seed()?;
+        process::run(&mut pair.catch_up())?;
         let kind = Kind::Ours(Box::new((pair, server)));
         contenders.push(Contender { name: OURS, source, copy, kind });
     }
@@ -79,16 +80,6 @@ fn prepare(options: &Options, dir: &Path) -> Result<Vec<Contender>, String> {
         contenders.push(Contender { name: BLOCKSYNC, source, copy, kind });
     }
     Ok(contenders)
-}
-
-/// Brings the replica up by a dump and a load, so that the first turn finds it in step.
-fn seed(pair: &Pair, dir: &Path) -> Result<(), String> {
-    let medium = dir.join("medium");
-    std::fs::create_dir(&medium).map_err(|e| format!("medium: {e}"))?;
-    process::run(&mut pair.dump(&medium))?;
-    process::run(&mut pair.load(&medium))?;
-    process::run(&mut pair.catch_up())?;
-    std::fs::remove_dir_all(&medium).map_err(|e| format!("medium: {e}"))
 }
 
 /// A sparse source with some data in it, and a copy of it (for us an empty one: ours is seeded).

@@ -51,14 +51,27 @@ pub fn for_seconds(target: Target<'_>, pattern: Pattern, seconds: u64) -> Result
 /// How long [`with_latency`] writes before it measures.
 pub const RAMP_SECONDS: u64 = 1;
 
+/// Figures, and what a request took, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// The rates.
+    pub figures: Figures,
+    /// Half the requests took at most so long.
+    pub median_us: f64,
+    /// 99 of 100 took at most so long.
+    pub p99_us: f64,
+}
+
 /// Runs a pattern for some time after a second that does not count, with a look at the clock at each
-/// request; beside the figures the median of what a request took, in microseconds.
+/// request; `per_second` bounds the requests.
 pub fn with_latency(
     target: Target<'_>,
     pattern: Pattern,
+    per_second: Option<u32>,
     seconds: u64,
-) -> Result<(Figures, f64), String> {
+) -> Result<Latency, String> {
     let mut command = command(target, pattern);
+    command.args(per_second.map(|rate| format!("--rate_iops={rate}")));
     command.args([
         "--time_based",
         &format!("--ramp_time={RAMP_SECONDS}"),
@@ -66,9 +79,13 @@ pub fn with_latency(
     ]);
     let job = job(&process::run(&mut command)?)?;
     let side = side(pattern.kind);
-    let median = job[side]["clat_ns"]["percentile"]["50.000000"].as_f64();
-    let median = median.ok_or_else(|| format!("fio's JSON has no median of {side}.clat_ns"))?;
-    Ok((figures_of(&job, pattern.kind)?, median / 1e3))
+    let at = |percentile: &str| {
+        let nanoseconds = job[side]["clat_ns"]["percentile"][percentile].as_f64();
+        let missing = || format!("fio's JSON has no percentile {percentile} of {side}.clat_ns");
+        Ok::<f64, String>(nanoseconds.ok_or_else(missing)? / 1e3)
+    };
+    let figures = figures_of(&job, pattern.kind)?;
+    Ok(Latency { figures, median_us: at("50.000000")?, p99_us: at("99.000000")? })
 }
 
 /// Writes `bytes` bytes in a pattern that `seed` decides, and syncs.

@@ -4,9 +4,12 @@
 //! the machine hits all alike; what counts is the ratio of medians. Absolute figures are worth
 //! little beyond the machine they were taken on. Nothing here passes or fails by speed.
 
+mod burst;
 mod catchup;
 mod contest;
 mod fio;
+mod interference;
+mod journal;
 mod machine;
 mod media;
 mod mirror;
@@ -14,6 +17,7 @@ mod nbd;
 mod options;
 mod process;
 mod product;
+mod promote;
 mod qemu;
 mod report;
 mod round_trip;
@@ -53,6 +57,26 @@ const BENCHES: &[Bench] = &[
         name: "mirror",
         about: "writes that stream to a replica, against QEMU's mirror",
         run: mirror::run,
+    },
+    Bench {
+        name: "burst",
+        about: "how far an async replica falls behind a burst, and for how long",
+        run: burst::run,
+    },
+    Bench {
+        name: "journal",
+        about: "a catch-up through the journal, against one straight into the volumes",
+        run: journal::run,
+    },
+    Bench {
+        name: "promote",
+        about: "from the order until the volumes are offered, 1 GiB and 1 TiB",
+        run: promote::run,
+    },
+    Bench {
+        name: "interference",
+        about: "what the application notices of a catch-up, giving way and not",
+        run: interference::run,
     },
 ];
 

@@ -9,8 +9,6 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::contest::{Case, Series, Unit, median};
 use crate::fio::{self, Pattern, Target};
 use crate::nbd::make_sparse;
@@ -131,8 +129,9 @@ fn writes(depth: u32) -> Pattern {
 }
 
 fn measure(socket: &Path, depth: u32, seconds: u64) -> Result<Turn, String> {
-    let (figures, median_us) = fio::with_latency(Target::Nbd(socket), writes(depth), seconds)?;
-    Ok(Turn { per_second: figures.requests_per_second, median_us, ..Turn::default() })
+    let found = fio::with_latency(Target::Nbd(socket), writes(depth), None, seconds)?;
+    let (per_second, median_us) = (found.figures.requests_per_second, found.median_us);
+    Ok(Turn { per_second, median_us, ..Turn::default() })
 }
 
 /// Our pair, seeded and connected.
@@ -146,10 +145,7 @@ impl Ours {
     fn start(dir: &Path, source: &Path, replica: &Path) -> Result<Self, String> {
         let pair = Pair::init(dir, source, replica)?;
         let server = pair.serve()?;
-        let medium = dir.join("medium");
-        process::run(&mut pair.dump(&medium))?;
-        process::run(&mut pair.load(&medium))?;
-        std::fs::remove_dir_all(&medium).map_err(|e| format!("medium: {e}"))?;
+        pair.seed()?;
         let replica = pair.serve_replica()?;
         Ok(Self { pair, _source: server, _replica: replica })
     }
@@ -157,50 +153,25 @@ impl Ours {
     fn turn(&self, mode: &str, depth: u32, seconds: u64) -> Result<Turn, String> {
         // Through a stream in all cases: then nothing is left to catch up.
         self.pair.set_mode(if mode == LOCAL { SYNC } else { mode })?;
-        self.wait_until_confirmed()?;
+        self.pair.wait_until_confirmed(PATIENCE)?;
         if mode == LOCAL {
             self.pair.set_mode("cycle=1h")?;
-            self.wait("the cycle", |peer| {
+            self.pair.wait("the cycle", PATIENCE, |peer| {
                 peer["mirror"]["mirroring"] != true && peer["rule"] == "in-step"
             })?;
         }
-        let before = self.overflows()?;
+        let before = self.pair.overflows()?;
         let mut turn = measure(&self.pair.socket(), depth, seconds)?;
         let ended = Instant::now();
-        turn.overflowed = self.overflows()? > before;
+        turn.overflowed = self.pair.overflows()? > before;
         if mode == ASYNC {
-            self.wait_until_confirmed()?;
+            self.pair.wait_until_confirmed(PATIENCE)?;
             // What was written before the clock ran had to be delivered, too.
             let seconds = (seconds + fio::RAMP_SECONDS) as f64;
             let share = seconds / (seconds + ended.elapsed().as_secs_f64());
             turn.delivered_per_second = turn.per_second * share;
         }
         Ok(turn)
-    }
-
-    fn wait_until_confirmed(&self) -> Result<(), String> {
-        self.wait("the stream", |peer| {
-            peer["mirror"]["mirroring"] == true && peer["mirror"]["backlog_bytes"] == 0
-        })
-    }
-
-    /// Waits until the replica is where it is expected.
-    fn wait(&self, what: &str, is_there: impl Fn(&Value) -> bool) -> Result<(), String> {
-        let start = Instant::now();
-        loop {
-            let status = self.pair.status()?;
-            if is_there(&status["peers"][0]) {
-                return Ok(());
-            }
-            if start.elapsed() > PATIENCE {
-                return Err(format!("{what} does not come about: {}", status["peers"][0]));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn overflows(&self) -> Result<u64, String> {
-        Ok(self.pair.status()?["peers"][0]["mirror"]["overflows"].as_u64().unwrap_or_default())
     }
 }
 

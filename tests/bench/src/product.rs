@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -66,13 +67,33 @@ impl Pair {
         Server::start(&mut command, &socket)
     }
 
-    /// Starts the replica, and returns when it can be asked; it dials by itself.
+    /// Starts the replica, and returns when it can be asked; it dials by itself. Once promoted it serves on
+    /// [`Pair::replica_socket`].
     pub fn serve_replica(&self) -> Result<Server, String> {
         let control = self.secondary_state().join("relationships").join(NAME).join("control.sock");
         let mut command = self.secondary();
         command.args(["serve", NAME]);
+        command.arg("--nbd").arg(format!("unix:{}", self.replica_socket().display()));
         let is_up = || UnixStream::connect(&control).is_ok();
         Server::start_until(&mut command, self.dir.join("secondary.log"), is_up)
+    }
+
+    /// Where the replica's volumes are offered once it is the source.
+    pub fn replica_socket(&self) -> PathBuf {
+        self.dir.join("secondary.socket")
+    }
+
+    /// The running replica becomes the source.
+    pub fn promote(&self) -> Command {
+        let mut command = self.secondary();
+        command.args(["promote", NAME]);
+        command
+    }
+
+    /// Whether the background of the running source gives way to applications.
+    pub fn give_way(&self, gives_way: bool) -> Result<(), String> {
+        let word = if gives_way { "on" } else { "off" };
+        process::run(self.primary().args(["pace", NAME, "--give-way", word])).map(drop)
     }
 
     /// Changes how the replica is kept.
@@ -84,6 +105,52 @@ impl Pair {
     pub fn status(&self) -> Result<Value, String> {
         let words = process::run(self.primary().args(["status", NAME, "--json"]))?;
         serde_json::from_str(&words).map_err(|e| format!("the status: {e}"))
+    }
+
+    /// Waits until all that was written is in the replica's journal, in a stream.
+    pub fn wait_until_confirmed(&self, limit: Duration) -> Result<(), String> {
+        self.wait("the stream", limit, |peer| {
+            peer["mirror"]["mirroring"] == true && peer["mirror"]["backlog_bytes"] == 0
+        })
+    }
+
+    /// Waits until the source says of its replica what is expected.
+    pub fn wait(
+        &self,
+        what: &str,
+        limit: Duration,
+        is_there: impl Fn(&Value) -> bool,
+    ) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            let status = self.status()?;
+            if is_there(&status["peers"][0]) {
+                return Ok(());
+            }
+            if start.elapsed() > limit {
+                return Err(format!("{what} does not come about: {}", status["peers"][0]));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// How often the queue of the stream was full.
+    pub fn overflows(&self) -> Result<u64, String> {
+        Ok(self.status()?["peers"][0]["mirror"]["overflows"].as_u64().unwrap_or_default())
+    }
+
+    /// The replica's status.
+    pub fn replica_status(&self) -> Result<Value, String> {
+        let words = process::run(self.secondary().args(["status", NAME, "--json"]))?;
+        serde_json::from_str(&words).map_err(|e| format!("the status: {e}"))
+    }
+
+    /// Brings the replica up by a dump and a load through a directory that is removed again.
+    pub fn seed(&self) -> Result<(), String> {
+        let medium = self.dir.join("medium");
+        process::run(&mut self.dump(&medium))?;
+        process::run(&mut self.load(&medium))?;
+        std::fs::remove_dir_all(&medium).map_err(|e| format!("medium: {e}"))
     }
 
     /// A full dump, sealed and not compressed.

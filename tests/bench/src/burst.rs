@@ -1,0 +1,108 @@
+//! The bench `burst`: an application writes faster than the link and the replica take it; how far the replica
+//! falls behind, and how long after the end of the burst until it has everything. One burst fits into the
+//! queue of the stream (64 MiB), one does not: then a catch-up takes over.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::contest::{Case, Unit};
+use crate::fio::{self, Pattern, Target};
+use crate::nbd::make_sparse;
+use crate::options::Options;
+use crate::process;
+use crate::product::Pair;
+
+const BURSTS: [(&str, u64); 2] = [("48 MiB, fits the queue", 48), ("512 MiB, does not", 512)];
+const VOLUME_BYTES: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What one turn found.
+struct Turn {
+    wrote_seconds: f64,
+    behind_bytes: u64,
+    overflowed: bool,
+}
+
+/// Runs the bench.
+pub fn run(options: &Options) -> Result<Vec<Case>, String> {
+    if options.peers_only {
+        return Ok(Vec::new());
+    }
+    let dir = options.work_dir()?;
+    let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
+    make_sparse(&source, VOLUME_BYTES)?;
+    make_sparse(&replica, VOLUME_BYTES)?;
+    let pair = Pair::init(dir.path(), &source, &replica)?;
+    let _source = pair.serve()?;
+    pair.seed()?;
+    let _replica = pair.serve_replica()?;
+    pair.set_mode("async")?;
+    let mut turns: [Vec<Turn>; 2] = Default::default();
+    let names = BURSTS.map(|(name, _)| name);
+    let name = "from the end of a burst until the replica has it";
+    let mut case =
+        Case::new(name, Unit::Seconds, &[]).compete(&names, options.rounds, |index, round| {
+            pair.wait_until_confirmed(PATIENCE)?;
+            process::settle(dir.path())?;
+            let (turn, seconds) = burst(&pair, BURSTS[index].1 << 20, round)?;
+            turns[index].push(turn);
+            Ok(seconds)
+        })?;
+    case.notes = BURSTS.iter().zip(&turns).map(|((name, _), turns)| words(name, turns)).collect();
+    Ok(vec![case])
+}
+
+fn burst(pair: &Pair, bytes: u64, round: usize) -> Result<(Turn, f64), String> {
+    let before = pair.overflows()?;
+    let start = Instant::now();
+    let (ended, behind) = (AtomicBool::new(false), watch(pair));
+    let (wrote, behind_bytes) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| behind(&ended));
+        let wrote = write(&pair.socket(), bytes, round);
+        ended.store(true, Ordering::Relaxed);
+        (wrote, watching.join().map_err(|_| "the watching thread failed".to_owned()))
+    });
+    wrote?;
+    let wrote_seconds = start.elapsed().as_secs_f64();
+    pair.wait_until_confirmed(PATIENCE)?;
+    // A burst that was there as it ended counts as one look.
+    let seconds = (start.elapsed().as_secs_f64() - wrote_seconds).max(LOOK_EVERY.as_secs_f64());
+    let overflowed = pair.overflows()? > before;
+    Ok((Turn { wrote_seconds, behind_bytes: behind_bytes??, overflowed }, seconds))
+}
+
+fn write(socket: &Path, bytes: u64, round: usize) -> Result<(), String> {
+    let size_bytes = VOLUME_BYTES;
+    let pattern =
+        Pattern { kind: "randwrite", block_bytes: 64 << 10, depth: 8, from_byte: 0, size_bytes };
+    fio::write_bytes(Target::Nbd(socket), pattern, bytes, round)
+}
+
+/// The most that was not confirmed in any look.
+fn watch(pair: &Pair) -> impl Fn(&AtomicBool) -> Result<u64, String> {
+    |ended| {
+        let mut most = 0;
+        while !ended.load(Ordering::Relaxed) {
+            let status = pair.status()?;
+            let peer = &status["peers"][0];
+            let streamed = peer["mirror"]["backlog_bytes"].as_u64().unwrap_or_default();
+            let dirty = status["dirty_bytes"].as_u64().unwrap_or_default();
+            most = most.max(streamed.max(dirty));
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(most)
+    }
+}
+
+fn words(name: &str, turns: &[Turn]) -> String {
+    let most = turns.iter().map(|turn| turn.behind_bytes).max().unwrap_or_default();
+    let slowest = turns.iter().map(|turn| turn.wrote_seconds).fold(0.0, f64::max);
+    let overflowed = turns.iter().filter(|turn| turn.overflowed).count();
+    format!(
+        "{name}: written within {slowest:.1} s; at most {} MB behind; the queue was full in {overflowed} of {} turns",
+        most / 1_000_000,
+        turns.len()
+    )
+}
