@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use end_to_end::{Direction, Sites, Tool, VolumeWriter, WriterOptions, wait_for};
+use serde_json::json;
 
 const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(90);
@@ -115,7 +116,19 @@ fn a_catch_up_goes_as_fast_as_the_operator_says() {
     let status = once.wait_for_exit(SOON);
     assert!(status.success(), "{status}: {}", once.stderr());
     sites.assert_equal();
-    let wrong = sites.end(sites.primary(["pace", "job", "--rate", "fast"]));
-    assert_eq!(wrong.status.code(), Some(2));
+    for wrong in [["--rate", "fast"], ["--hours", "8-18=1MiB/s"]] {
+        let wrong = sites.end(sites.primary(["pace", "job"].into_iter().chain(wrong)));
+        assert_eq!(wrong.status.code(), Some(2));
+    }
+
+    // Hours hold before the rate, whatever the hour is, and are taken away again.
+    let hours = ["--hours", "00:00-12:00=3MiB/s", "--hours", "mon-sun 12:00-24:00=3MiB/s"];
+    let set =
+        sites.json(sites.primary(["pace", "job", "--rate", "1MiB/s"].into_iter().chain(hours)));
+    assert_eq!(set["rate_bytes_s"], 3 << 20, "{set}");
+    assert_eq!(set["rate_outside_hours_bytes_s"], 1 << 20, "{set}");
+    assert!(set["hours_in_force"].as_str().is_some_and(|text| text.ends_with("3MiB/s")), "{set}");
+    let none = sites.json(sites.primary(["pace", "job", "--hours", "none"]));
+    assert_eq!((&none["rate_bytes_s"], &none["hours"]), (&(1 << 20).into(), &json!([])), "{none}");
     drop(primary);
 }
