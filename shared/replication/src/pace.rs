@@ -2,9 +2,10 @@
 //! no faster than the application bears.
 //!
 //! Whether it does is measured. What the application's requests take while nothing runs in the background is
-//! what they should take; when they take twice as long while something does, that slows down, and when they do
-//! not it becomes faster again (additive increase and multiplicative decrease, as in RFC 5681, with factors of
-//! our own). From time to time the background is silent for a moment, to hear how the application does alone.
+//! what they should take; when they take twice as long while something does, on the average or one of a hundred
+//! that would not alone, that slows down, and when they do not it becomes faster again (additive increase and
+//! multiplicative decrease, as in RFC 5681, with factors of our own). From time to time the background is silent
+//! for a moment, to hear how the application does alone.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -15,6 +16,10 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_millis(250);
 /// Fewer requests in a window say nothing.
 const REQUESTS: u64 = 4;
+/// Fewer slow ones in a window are chance.
+const SLOW_REQUESTS: u64 = 2;
+/// So many of a window are kept one by one.
+const SAMPLES: usize = 4096;
 /// How long the background is silent to listen (two looks: what was asked for before it fell silent still suffers
 /// from it), and how often it is.
 const SILENCE: Duration = Duration::from_millis(520);
@@ -22,6 +27,8 @@ const LISTEN_EVERY: Duration = Duration::from_secs(20);
 /// The application may take so much longer than alone, by factor or by microseconds, whichever is more.
 const BEARS: f64 = 2.0;
 const BEARS_US: f64 = 500.0;
+/// So many of its requests may take longer than that beside those that do so alone: an average hides them.
+const BEARS_SLOW: f64 = 0.01;
 /// Bytes a second that the background gets in any case.
 const FLOOR: f64 = (1 << 20) as f64;
 /// More than this is no bound.
@@ -56,9 +63,30 @@ struct Window {
     begun: Option<Instant>,
     requests: u64,
     total_us: u64,
+    /// What each took, in microseconds; of the last ones where there are too many.
+    took_us: Vec<u32>,
     bytes: u64,
     /// There was nothing in the background in the window before.
     after_silence: bool,
+}
+
+impl Window {
+    fn note(&mut self, took_us: u64) {
+        let number = self.requests as usize;
+        self.requests += 1;
+        self.total_us += took_us;
+        let took = u32::try_from(took_us).unwrap_or(u32::MAX);
+        match self.took_us.get_mut(number % SAMPLES) {
+            Some(oldest) => *oldest = took,
+            None => self.took_us.push(took),
+        }
+    }
+
+    /// Requests that took longer than the application bears, and their share.
+    fn slow(&self, calm_us: f64) -> (u64, f64) {
+        let slow = self.took_us.iter().filter(|took| too_long(f64::from(**took), calm_us)).count();
+        (slow as u64, slow as f64 / self.took_us.len().max(1) as f64)
+    }
 }
 
 /// See the module's text. For all that runs in the background of one source.
@@ -69,6 +97,8 @@ pub struct Pace {
     bound: Rate,
     allowed: Cell<Option<f64>>,
     calm_us: Cell<Option<f64>>,
+    /// The share of slow requests while nothing runs in the background.
+    calm_slow: Cell<f64>,
     request_us: Cell<Option<f64>>,
     silent_until: Cell<Option<Instant>>,
     hurries: Cell<bool>,
@@ -122,8 +152,7 @@ impl Pace {
         let now = Instant::now();
         {
             let mut window = self.window.borrow_mut();
-            window.requests += 1;
-            window.total_us += (now - begun).as_micros() as u64;
+            window.note((now - begun).as_micros() as u64);
         }
         self.turn(now);
     }
@@ -169,7 +198,13 @@ impl Pace {
         if window.bytes == 0 {
             if let Some(took) = heard.filter(|_| window.after_silence) {
                 let calm = self.calm_us.get().map_or(took, |old| old + (took - old) * 0.3);
+                let slow = window.slow(calm).1;
+                let slow = self.calm_us.get().map_or(slow, |_| {
+                    let old = self.calm_slow.get();
+                    old + (slow - old) * 0.3
+                });
                 self.calm_us.set(Some(calm));
+                self.calm_slow.set(slow);
             }
             return;
         }
@@ -182,7 +217,9 @@ impl Pace {
                 self.listen(now);
                 allowed
             }
-            (Some(took), Some(calm)) if took > (calm * BEARS).max(calm + BEARS_US) => {
+            (Some(took), Some(calm))
+                if too_long(took, calm) || self.too_many(window.slow(calm)) =>
+            {
                 Some((allowed.unwrap_or(f64::MAX).min(carried) * SLOWER).max(FLOOR))
             }
             _ => allowed.map(|bound| bound * FASTER + FLOOR / 4.0),
@@ -196,10 +233,20 @@ impl Pace {
         }
     }
 
+    /// Whether more requests are slow than alone.
+    fn too_many(&self, (slow, share): (u64, f64)) -> bool {
+        slow >= SLOW_REQUESTS && share > self.calm_slow.get() * BEARS + BEARS_SLOW
+    }
+
     fn listen(&self, now: Instant) {
         self.listened.set(Some(now));
         self.silent_until.set(Some(now + SILENCE));
     }
+}
+
+/// Whether a request that takes so long is one that the application does not bear.
+fn too_long(took_us: f64, calm_us: f64) -> bool {
+    took_us > (calm_us * BEARS).max(calm_us + BEARS_US)
 }
 
 /// A rate limit: so many bytes a second on average, with a tenth of a second's worth at once.
@@ -244,9 +291,23 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// An application whose requests take 200 us, and as much longer as the background takes of a disk of
-    /// 200 MiB/s; and a background that takes what it gets. Gives microseconds a request, bytes a second.
-    async fn live(settings: PaceSettings, asks: bool, seconds: u64) -> (f64, f64) {
+    /// Which requests of an application take longer beside a background.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Asks {
+        /// It does not ask.
+        Never,
+        /// All.
+        AllSuffer,
+        /// One of 25; the average hardly shows it.
+        FewSuffer,
+        /// None; but one of 25 takes long in any case, as a flush does.
+        FewAreSlow,
+    }
+
+    /// An application whose requests take 200 us, and those that suffer as much longer as the background takes of
+    /// a disk of 200 MiB/s; and a background that takes what it gets. Gives microseconds a request (of those that
+    /// suffer), bytes a second.
+    async fn live(settings: PaceSettings, asks: Asks, seconds: u64) -> (f64, f64) {
         let pace = std::rc::Rc::new(Pace::new(settings));
         let carried = std::rc::Rc::new(Cell::new(0u64));
         let (theirs, counted) = (pace.clone(), carried.clone());
@@ -258,7 +319,7 @@ mod tests {
             }
         };
         let begun = Instant::now();
-        let (mut requests, mut total) = (0u64, 0f64);
+        let (mut requests, mut total, mut number) = (0u64, 0f64, 0u64);
         let mut seen = VecDeque::new();
         let application = async {
             while begun.elapsed() < Duration::from_secs(seconds) {
@@ -268,13 +329,22 @@ mod tests {
                 {
                     seen.pop_front();
                 }
-                let Some((at, before)) = seen.front().copied().filter(|_| asks) else { continue };
+                let Some((at, before)) = seen.front().copied() else { continue };
+                number += 1;
+                let one_of_25 = number % 25 == 0;
+                let suffers = match asks {
+                    Asks::Never => continue,
+                    Asks::AllSuffer => true,
+                    Asks::FewSuffer => one_of_25,
+                    Asks::FewAreSlow => false,
+                };
                 let span = at.elapsed().as_secs_f64().max(0.005);
                 let load = (carried.get() - before) as f64 / span / (200.0 * MIB as f64);
-                let took = 200.0 + 5000.0 * load;
+                let alone = if asks == Asks::FewAreSlow && one_of_25 { 5200.0 } else { 200.0 };
+                let took = alone + if suffers { 5000.0 * load } else { 0.0 };
                 let began = pace.begins().map(|now| now - Duration::from_micros(took as u64));
                 pace.answered(began);
-                if begun.elapsed() > Duration::from_secs(seconds / 2) {
+                if suffers && begun.elapsed() > Duration::from_secs(seconds / 2) {
                     requests += 1;
                     total += took;
                 }
@@ -292,13 +362,23 @@ mod tests {
     async fn the_background_gives_way_to_an_application_and_takes_what_nobody_wants() {
         let off = PaceSettings::default();
         let on = PaceSettings { gives_way: true, ..off };
-        let (without, all) = live(off, true, 60).await;
-        let (with, some) = live(on, true, 60).await;
-        assert!(without > 4000.0, "{without} us a request while it takes what it can");
-        assert!(with < 1000.0, "{with} us a request where it gives way");
-        assert!(some > 4.0 * FLOOR, "{some} bytes a second are left to it");
-        let (_, alone) = live(on, false, 60).await;
-        assert!(alone > all * 0.95, "{alone} of {all} bytes a second when nobody asks");
+        for asks in [Asks::AllSuffer, Asks::FewSuffer] {
+            let (without, all) = live(off, asks, 60).await;
+            let (with, some) = live(on, asks, 60).await;
+            assert!(without > 4000.0, "{without} us a request while it takes what it can");
+            assert!(with < 1000.0, "{with} us a request where it gives way");
+            assert!(some > 4.0 * FLOOR, "{some} bytes a second are left to it");
+            let (_, alone) = live(on, Asks::Never, 60).await;
+            assert!(alone > all * 0.95, "{alone} of {all} bytes a second when nobody asks");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn what_is_slow_alone_holds_nothing_back() {
+        let off = PaceSettings::default();
+        let (_, all) = live(off, Asks::FewAreSlow, 60).await;
+        let (_, with) = live(PaceSettings { gives_way: true, ..off }, Asks::FewAreSlow, 60).await;
+        assert!(with > all * 0.9, "{with} of {all} bytes a second");
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
