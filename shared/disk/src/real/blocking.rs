@@ -26,11 +26,20 @@ pub fn length(fd: BorrowedFd<'_>, kind: FileKind) -> io::Result<u64> {
 
 /// Reads exactly `len` bytes.
 pub fn read_exact(fd: impl AsFd, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    read_parts(offset, len, |data, at| pread(&fd, spare_capacity(data), at).map(|_| ()))
+}
+
+/// Calls until `len` bytes are there; `call` appends what it got.
+fn read_parts(
+    offset: u64,
+    len: usize,
+    mut call: impl FnMut(&mut Vec<u8>, u64) -> rustix::io::Result<()>,
+) -> io::Result<Vec<u8>> {
     let mut data = Vec::with_capacity(len);
     while data.len() < len {
         let at = offset + data.len() as u64;
         let before = data.len();
-        retry_on_intr(|| pread(&fd, spare_capacity(&mut data), at))?;
+        retry_on_intr(|| call(&mut data, at))?;
         if data.len() == before {
             let what = format!("read of {len} bytes at {offset} ends at {at}");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
@@ -43,34 +52,40 @@ pub fn read_exact(fd: impl AsFd, offset: u64, len: usize) -> io::Result<Vec<u8>>
 
 /// Writes all of `data`.
 pub fn write_all(fd: impl AsFd, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        match retry_on_intr(|| pwrite(&fd, data, offset))? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            n => {
-                data = &data[n..];
-                offset += n as u64;
-            }
-        }
-    }
-    Ok(())
+    write_parts(&mut offset, &mut data, |piece, at| pwrite(&fd, piece, at))
 }
 
 /// Writes all of `data` to stable storage.
 pub fn write_durable(fd: impl AsFd, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+    let durable =
+        |piece: &[u8], at| pwritev2(&fd, &[IoSlice::new(piece)], at, ReadWriteFlags::DSYNC);
+    match write_parts(&mut offset, &mut data, durable) {
+        Err(error) if cannot_be_durable(&error) => {
+            write_all(&fd, offset, data)?;
+            sync(&fd)
+        }
+        other => other,
+    }
+}
+
+/// The file system does not know the flag.
+fn cannot_be_durable(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
+}
+
+/// Calls until nothing of `data` is left; after an error `offset` and `data` say what is.
+fn write_parts(
+    offset: &mut u64,
+    data: &mut &[u8],
+    mut call: impl FnMut(&[u8], u64) -> rustix::io::Result<usize>,
+) -> io::Result<()> {
     while !data.is_empty() {
-        let slices = [IoSlice::new(data)];
-        let wrote = retry_on_intr(|| pwritev2(&fd, &slices, offset, ReadWriteFlags::DSYNC));
-        match wrote {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                data = &data[n..];
-                offset += n as u64;
+        match retry_on_intr(|| call(data, *offset))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => {
+                *data = &data[n..];
+                *offset += n as u64;
             }
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                write_all(&fd, offset, data)?;
-                return sync(&fd);
-            }
-            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -219,4 +234,89 @@ fn stretch(fd: BorrowedFd<'_>, kind: FileKind, at: u64) -> io::Result<(bool, u64
 
 fn unsupported(error: Errno) -> bool {
     matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::NOTTY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulated::SplitMix64;
+
+    /// A file whose calls do only a part, are interrupted, and fail once with an error after some calls.
+    struct Lazy {
+        content: Vec<u8>,
+        random: SplitMix64,
+        fails_after: u64,
+    }
+
+    impl Lazy {
+        fn new(seed: u64, fails_after: u64) -> Lazy {
+            Lazy { content: vec![0; 4000], random: SplitMix64::new(seed), fails_after }
+        }
+
+        /// How many bytes this call does.
+        fn part(&mut self, len: usize) -> rustix::io::Result<usize> {
+            match self.fails_after.checked_sub(1) {
+                Some(left) => self.fails_after = left,
+                None => return Err(Errno::IO),
+            }
+            match self.random.below(4) {
+                0 => Err(Errno::INTR),
+                _ => Ok(1 + self.random.below(len as u64) as usize),
+            }
+        }
+
+        fn write(&mut self, piece: &[u8], at: u64) -> rustix::io::Result<usize> {
+            let n = self.part(piece.len())?;
+            self.content[at as usize..][..n].copy_from_slice(&piece[..n]);
+            Ok(n)
+        }
+
+        /// May append more than is wanted, as an allocator that gave more room allows.
+        fn read(&mut self, data: &mut Vec<u8>, at: u64) -> rustix::io::Result<()> {
+            let left = &self.content[at as usize..];
+            let n = self.part(left.len())?;
+            data.extend_from_slice(&self.content[at as usize..][..n]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn short_results_are_continued_and_interrupted_calls_repeated() {
+        let bytes: Vec<u8> = (0..3000u32).map(|i| (i * 7 % 251) as u8).collect();
+        for seed in 0..200 {
+            let mut file = Lazy::new(seed, u64::MAX);
+            let (mut offset, mut data) = (500, bytes.as_slice());
+            write_parts(&mut offset, &mut data, |piece, at| file.write(piece, at)).unwrap();
+            assert_eq!((offset, data.len()), (3500, 0));
+            assert!(file.content[500..3500] == bytes && file.content[..500] == [0; 500]);
+            assert!(file.content[3500..] == [0; 500], "nothing beyond");
+            let read = read_parts(600, 1000, |data, at| file.read(data, at)).unwrap();
+            assert!(read == bytes[100..1100], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn an_error_after_a_part_says_what_is_left_and_no_progress_is_an_error() {
+        for seed in 0..50 {
+            let mut file = Lazy::new(seed, 4);
+            let bytes = [9; 3000];
+            let (mut offset, mut data) = (0, bytes.as_slice());
+            let wrote = write_parts(&mut offset, &mut data, |piece, at| file.write(piece, at));
+            let done = offset as usize;
+            match wrote {
+                Ok(()) => assert_eq!(done, 3000),
+                Err(e) => assert_eq!(Errno::from_io_error(&e), Some(Errno::IO)),
+            }
+            assert_eq!(done + data.len(), 3000);
+            assert!(file.content[..done].iter().all(|b| *b == 9));
+            assert!(file.content[done..].iter().all(|b| *b == 0));
+            assert!(read_parts(0, 10, |data, at| file.read(data, at)).is_err());
+        }
+        let (mut offset, mut data) = (0, &[1, 2, 3][..]);
+        let nothing = write_parts(&mut offset, &mut data, |_, _| Ok(0)).unwrap_err();
+        assert_eq!((nothing.kind(), data.len()), (io::ErrorKind::WriteZero, 3));
+        let end = read_parts(7, 3, |_, _| Ok(())).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(end.to_string().contains("ends at 7"), "{end}");
+    }
 }
