@@ -64,13 +64,22 @@ impl Allowance {
         self.left.set(self.left.get().saturating_sub(1));
     }
 
-    /// Waits until there are some; false at the end.
-    async fn some(&self) -> bool {
+    /// Waits until there are some.
+    async fn some(&self) -> Asked {
+        let mut answer = Asked::AtOnce;
         while !self.ended.get() && self.left.get() == 0 {
             self.changed.notified().await;
+            answer = Asked::Waited;
         }
-        !self.ended.get()
+        if self.ended.get() { Asked::NoMore } else { answer }
     }
+}
+
+/// What came of asking for a request.
+enum Asked {
+    AtOnce,
+    Waited,
+    NoMore,
 }
 
 struct Client {
@@ -93,8 +102,11 @@ impl Client {
         loop {
             let pause = self.below(world.shape.pause_us);
             tokio::time::sleep(Duration::from_micros(pause)).await;
-            if !world.requests.some().await {
-                return;
+            match world.requests.some().await {
+                Asked::AtOnce => {}
+                // Not all of them at the very instant at which there is more.
+                Asked::Waited => continue,
+                Asked::NoMore => return,
             }
             for _ in 0..1 + self.below(4) / 2 {
                 world.requests.take();

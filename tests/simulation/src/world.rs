@@ -309,6 +309,7 @@ impl World {
     pub fn end(&self) {
         for site in [Site::Source, Site::Replica] {
             self.node(site).machine.clear_fault_hook();
+            self.node(site).machine.retire();
             self.node(site).observer.borrow_mut().take();
         }
         self.source_role.borrow_mut().take();

@@ -60,7 +60,7 @@ pub enum Fault {
     Io,
     /// It fails with ENOSPC and does nothing.
     NoSpace,
-    /// It takes this much longer (needs a `LocalSet`); a very long time is a stuck disk. On the
+    /// It takes this much longer; a very long time is a stuck disk. On the
     /// forms that do not wait the same as [`Fault::NotNow`].
     Slow(Duration),
     /// `read_now` and `write_now` answer that they would have to wait; nothing to others.

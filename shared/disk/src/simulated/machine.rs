@@ -38,6 +38,7 @@ struct Inner {
     state: RefCell<State>,
     /// Started operations for which nobody waits any more.
     left: RefCell<Vec<Left>>,
+    retired: Cell<bool>,
     hook: RefCell<Option<Hook>>,
     clock: Rc<SimClock>,
     entropy: Rc<SimEntropy>,
@@ -91,6 +92,7 @@ impl SimMachine {
         SimMachine(Rc::new(Inner {
             state: RefCell::new(state),
             left: RefCell::default(),
+            retired: Cell::new(false),
             hook: RefCell::new(None),
             clock: Rc::new(SimClock::new(BASE_MS)),
             entropy,
@@ -128,6 +130,7 @@ impl SimMachine {
 
     /// The bytes that regular files can take together, in pages of 4 KiB.
     pub fn set_capacity(&self, bytes: u64) {
+        self.settle();
         self.0.state.borrow_mut().disk.capacity = bytes;
     }
 
@@ -149,11 +152,13 @@ impl SimMachine {
 
     /// Puts a block device of `len` zero bytes at `path`; its directory need not exist.
     pub fn add_block_device(&self, path: impl AsRef<Path>, len: u64) {
+        self.settle();
         self.0.state.borrow_mut().disk.add_block_device(path.as_ref(), len);
     }
 
     /// Turns over bit `bit` of the byte at `offset`, on the disk and in the page cache.
     pub fn flip(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> io::Result<()> {
+        self.settle();
         let state = &mut *self.0.state.borrow_mut();
         let inode = state.disk.file_at(path.as_ref())?;
         let Some(file) = state.disk.inodes.get_mut(&inode) else { return Ok(()) };
@@ -185,6 +190,12 @@ impl SimMachine {
     pub fn crash_seeded(&self, kind: Crash, seed: u64) {
         let mut random = SplitMix64::new(seed);
         self.crash(kind, &mut |n| random.below(n));
+    }
+
+    /// The world ends: what is under way is dropped. Without it the machine would hold files that hold the machine.
+    pub fn retire(&self) {
+        self.0.retired.set(true);
+        drop(self.0.left.take());
     }
 
     fn end_process(&self) {
@@ -253,7 +264,9 @@ impl SimMachine {
 
     /// Takes an operation over from a future that went away.
     pub(super) fn leave(&self, left: Left) {
-        self.0.left.borrow_mut().push(left);
+        if !self.0.retired.get() {
+            self.0.left.borrow_mut().push(left);
+        }
     }
 
     /// Makes the steps of operations for which nobody waits, those whose time has come.

@@ -17,7 +17,7 @@
 //! | `read_now`, `write_now` | answer at once or not, by the seed |
 //!
 //! [`SimMachine`] is the handle to all of it. Without a latency and without [`Fault::Slow`] every
-//! operation ends at its first poll and no `LocalSet` is needed; with them one is.
+//! operation ends at its first poll; with them tokio's clock is needed.
 
 mod clock;
 mod disk_state;
