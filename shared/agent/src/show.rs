@@ -50,7 +50,7 @@ pub fn status(printer: &Printer, status: &Status) {
         row("unreadable at the source", format!("{}: {places}", amount(status.unreadable)));
     }
     for p in &status.peers {
-        row("peer", peer(p, status.unix_ms));
+        row("peer", peer(p, status.unix_ms, status.peers.len() > 1));
     }
     if let Some(proof) = &status.proof {
         let share = proof.share * 100.0;
@@ -151,7 +151,8 @@ fn forecast_words(forecast: &ForecastStatus) -> String {
     }
 }
 
-fn peer(peer: &PeerStatus, now: u64) -> String {
+/// One of several says what it lacks itself; of a single one that is what is dirty.
+fn peer(peer: &PeerStatus, now: u64, one_of_several: bool) -> String {
     let mut text = peer.fingerprint.clone();
     match (&peer.connected, &peer.remote) {
         (true, Some(remote)) => text.push_str(&format!(", connected ({remote})")),
@@ -159,6 +160,9 @@ fn peer(peer: &PeerStatus, now: u64) -> String {
     }
     if let Some(cut) = &peer.acknowledged {
         text.push_str(&format!(", has cut {cut}"));
+    }
+    if let Some(dirty) = peer.dirty.filter(|_| one_of_several) {
+        text.push_str(&format!(", {} dirty for it", amount(dirty)));
     }
     if let Some(mode) = &peer.mode {
         text.push_str(&format!(", {mode}"));

@@ -123,6 +123,9 @@ pub struct PeerStatus {
     pub remote: Option<String>,
     /// The newest cut that it has committed (at a source).
     pub acknowledged: Option<String>,
+    /// What was written since then (at a source).
+    #[serde(default)]
+    pub dirty: Option<Amount>,
     /// Since when replies were given that it does not have.
     pub alone_since_unix_ms: Option<u64>,
     /// The rule of the last attach.

@@ -11,7 +11,7 @@ use grain::GrainSet;
 use crate::Result;
 use crate::map::MapKind;
 use crate::replica::Condition;
-use crate::source::owed;
+use crate::source::Owed;
 use crate::state::{LayerRef, Role, StateStore};
 use crate::track::{MapPool, recover};
 
@@ -51,7 +51,7 @@ async fn of_source(pool: &MapPool, store: &StateStore, found: &mut AtRest) {
     }
     let looked = async {
         let recovered = recover(pool, store).await?;
-        let mut dirty = owed(pool, store).await?;
+        let mut dirty = Owed::count(pool, store).await?.all().clone();
         dirty.union_with(&recovered.written);
         Result::<_>::Ok((dirty, recovered.suspected))
     };

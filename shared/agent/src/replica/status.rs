@@ -94,6 +94,7 @@ impl ReplicaAgent {
             connected: connected.is_some(),
             remote: connected.or_else(|| replica.addresses.first().cloned()),
             acknowledged: None,
+            dirty: None,
             alone_since_unix_ms: None,
             rule: self.verdict.borrow().as_ref().map(|v| v.rule.to_string()),
             last_error: self.last_error.borrow().as_ref().map(|p| p.what.clone()),

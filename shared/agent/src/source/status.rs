@@ -26,7 +26,7 @@ impl SourceAgent {
         status.suspected = self.amount(&self.source.suspected());
         status.crash_excess_bytes = self.source.crash_excess_bytes();
         status.longest_pause_us = self.source.longest_pause_us();
-        status.peers = self.source.store().with(|s| self.peers(s, status.dirty.bytes));
+        status.peers = self.source.store().with(|s| self.peers(s, status.dirty));
         status.sets = self.source.store().with(sets);
         let open = self.source.open_layer().len();
         self.source.store().with(|s| {
@@ -103,7 +103,7 @@ impl SourceAgent {
         ("alone", "no replica is connected; every change is recorded for it".to_owned())
     }
 
-    fn peers(&self, s: &State, dirty_bytes: u64) -> Vec<PeerStatus> {
+    fn peers(&self, s: &State, dirty: Amount) -> Vec<PeerStatus> {
         let links = self.links.borrow();
         let grain = s.geometry.grain.bytes();
         let one = |peer: &replication::state::Peer| {
@@ -115,9 +115,11 @@ impl SourceAgent {
                 done_grains: progress.sent_grains.get(),
                 bytes: progress.sent_bytes.get(),
             };
-            // What is dirty is what any of them lacks.
-            let alone = s.peers.len() == 1;
-            let forecast = slot.filter(|slot| slot.connected && alone).and_then(|slot| {
+            let dirty = match s.peers.len() {
+                1 => dirty,
+                _ => self.amount(&self.source.dirty_of(&peer.identity)),
+            };
+            let forecast = slot.filter(|slot| slot.connected).and_then(|slot| {
                 // What waits in this machine was sent, but not carried.
                 let waiting = slot.meter.as_ref().map_or(0, |meter| meter.waiting_bytes());
                 let sent = (catch_up.done_grains * grain).saturating_sub(waiting);
@@ -125,7 +127,7 @@ impl SourceAgent {
                 let mut forecast = slot.forecast.borrow_mut();
                 if !ends {
                     let carried = catch_up.bytes.saturating_sub(waiting);
-                    forecast.note(Instant::now(), dirty_bytes.saturating_sub(sent), carried);
+                    forecast.note(Instant::now(), dirty.bytes.saturating_sub(sent), carried);
                 }
                 forecast.say().filter(|_| !ends)
             });
@@ -135,6 +137,7 @@ impl SourceAgent {
                 connected: slot.is_some_and(|slot| slot.connected),
                 remote: slot.and_then(|slot| slot.remote.clone()),
                 acknowledged: peer.acked.map(|cut| cut.to_string()),
+                dirty: Some(dirty),
                 alone_since_unix_ms: peer.alone.as_ref().map(|mark| mark.unix_ms),
                 rule: progress.verdict.borrow().as_ref().map(|v| v.rule.to_string()),
                 last_error: slot.and_then(|slot| slot.last_error.clone()),
@@ -168,7 +171,7 @@ pub fn plan_of(status: &Status) -> Plan {
                 "nothing by itself: it needs a media set (`dump`), or `--compare`".to_owned()
             }
         },
-        amount: status.dirty,
+        amount: peer.dirty.unwrap_or(status.dirty),
         compared_first: status.suspected,
     };
     Plan { steps: status.peers.iter().map(step).collect() }

@@ -24,7 +24,7 @@ impl Source {
 
     /// Recomputes what some peer still needs.
     pub(super) async fn recount_owed(&self) -> Result<()> {
-        let owed = owed(self.tracker.pool(), &self.store).await?;
+        let owed = Owed::count(self.tracker.pool(), &self.store).await?;
         *self.owed.borrow_mut() = owed;
         Ok(())
     }
@@ -85,19 +85,62 @@ pub(super) fn forget_promotion(s: &mut State) {
     }
 }
 
-/// The union of the closed layers that some peer still needs.
-pub(crate) async fn owed(pool: &MapPool, store: &StateStore) -> Result<GrainSet> {
-    let needed = store.with(|s| {
-        let floor = drop_floor(&s.lineage, s.peers.iter().map(|p| p.acked));
-        let keep =
-            |c: &&ClosedLayer| floor.is_none_or(|floor| !droppable(&c.name, &s.lineage, floor));
-        s.layers.closed.iter().filter(keep).map(|c| c.at).collect::<Vec<_>>()
-    });
-    let mut owed = GrainSet::new();
-    for at in needed {
-        owed.union_with(&pool.read_map(at, MapKind::Layer).await?.set);
+/// What is in the closed layers that peers still need.
+#[derive(Default)]
+pub(crate) struct Owed {
+    /// What some peer needs.
+    all: GrainSet,
+    /// What each needs, by identity, where there is more than one.
+    each: Vec<(String, GrainSet)>,
+}
+
+impl Owed {
+    /// Reads the layers.
+    pub async fn count(pool: &MapPool, store: &StateStore) -> Result<Owed> {
+        let (needed, who) = store.with(|s| {
+            let needs = |c: &ClosedLayer, acked: Vec<Option<CutId>>| {
+                let floor = drop_floor(&s.lineage, acked);
+                floor.is_none_or(|floor| !droppable(&c.name, &s.lineage, floor))
+            };
+            let by = |c: &ClosedLayer| -> Vec<usize> {
+                let peers = s.peers.iter().enumerate();
+                peers.filter(|(_, p)| needs(c, vec![p.acked])).map(|(i, _)| i).collect()
+            };
+            let some = |c: &&ClosedLayer| needs(c, s.peers.iter().map(|p| p.acked).collect());
+            let needed: Vec<_> =
+                s.layers.closed.iter().filter(some).map(|c| (c.at, by(c))).collect();
+            let who = s.peers.iter().map(|p| p.identity.clone());
+            (needed, who.filter(|_| s.peers.len() > 1).collect::<Vec<_>>())
+        });
+        let each = who.into_iter().map(|identity| (identity, GrainSet::new())).collect();
+        let mut owed = Owed { all: GrainSet::new(), each };
+        for (at, by) in needed {
+            let layer = pool.read_map(at, MapKind::Layer).await?.set;
+            for i in by {
+                if let Some((_, set)) = owed.each.get_mut(i) {
+                    set.union_with(&layer);
+                }
+            }
+            owed.all.union_with(&layer);
+        }
+        Ok(owed)
     }
-    Ok(owed)
+
+    /// A layer was closed: everybody needs it.
+    pub fn union_with(&mut self, layer: &GrainSet) {
+        self.all.union_with(layer);
+        self.each.iter_mut().for_each(|(_, set)| set.union_with(layer));
+    }
+
+    /// What some peer needs.
+    pub fn all(&self) -> &GrainSet {
+        &self.all
+    }
+
+    /// What one peer needs.
+    pub fn of(&self, identity: &str) -> &GrainSet {
+        self.each.iter().find(|(of, _)| of == identity).map_or(&self.all, |(_, set)| set)
+    }
 }
 
 /// Everyone who names a cut of this source.

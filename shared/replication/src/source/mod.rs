@@ -50,7 +50,7 @@ pub use write::{Change, Tried, Written};
 
 pub(crate) use agree::plain;
 pub(crate) use deliver::grain_digests;
-pub(crate) use keep::owed;
+pub(crate) use keep::Owed;
 pub(crate) use serve_link::digest;
 
 /// Bounds and choices of a source.
@@ -107,7 +107,7 @@ pub struct Source {
     sync_failed: Rc<Cell<bool>>,
     cutting: Mutex<()>,
     /// Union of the closed layers that some peer still needs.
-    owed: RefCell<GrainSet>,
+    owed: RefCell<Owed>,
     /// Grains that only a power cut made count as written.
     suspected: RefCell<GrainSet>,
     marked_alone: Cell<bool>,
@@ -153,14 +153,22 @@ impl Source {
 
     /// What at least one peer may not have: written since the cut that it last acknowledged.
     pub fn dirty(&self) -> GrainSet {
-        let mut dirty = self.owed.borrow().clone();
-        self.tracker.with_open(|open| dirty.union_with(open));
-        dirty
+        self.with_open(self.owed.borrow().all().clone())
+    }
+
+    /// What this peer may not have: written since the cut that it last acknowledged.
+    pub fn dirty_of(&self, identity: &str) -> GrainSet {
+        self.with_open(self.owed.borrow().of(identity).clone())
+    }
+
+    fn with_open(&self, mut closed: GrainSet) -> GrainSet {
+        self.tracker.with_open(|open| closed.union_with(open));
+        closed
     }
 
     /// Whether at least one peer may not have this grain as it is.
     pub fn dirty_contains(&self, volume: grain::VolumeId, index: u64) -> bool {
-        self.owed.borrow().contains(volume, index)
+        self.owed.borrow().all().contains(volume, index)
             || self.tracker.with_open(|open| open.contains(volume, index))
     }
 

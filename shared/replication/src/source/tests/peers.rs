@@ -30,6 +30,17 @@ fn a_new_peer_is_marked_before_the_next_reply_and_layers_are_kept_for_it() {
         source.acknowledged(PEER, made).await.unwrap();
         let dirty = source.dirty();
         assert!(dirty.contains(VolumeId(0), 1) && dirty.contains(VolumeId(0), 2));
+        assert_eq!(source.dirty_of(OTHER), dirty);
+        assert!(source.dirty_of(PEER).is_empty(), "{:?}", source.dirty_of(PEER));
+        write_grain(&source, 0, 3, 1).await.unwrap();
+        let later = cut(&source).await.unwrap();
+        for (who, lacks) in [(PEER, vec![3]), (OTHER, vec![1, 2, 3])] {
+            let dirty = source.dirty_of(who);
+            let found: Vec<u64> = (0..8).filter(|i| dirty.contains(VolumeId(0), *i)).collect();
+            assert_eq!(found, lacks, "{who}");
+        }
+        publish(&source, later).await.unwrap();
+        source.acknowledged(PEER, later).await.unwrap();
         drop(source);
         site.machine.crash_seeded(Crash::PowerCut, 1);
         let source = site.start().await.unwrap();
@@ -37,7 +48,7 @@ fn a_new_peer_is_marked_before_the_next_reply_and_layers_are_kept_for_it() {
 
         source.remove_peer(OTHER).await.unwrap();
         assert_eq!(on_disk(&site, OTHER).await, None);
-        let since = written_since(&source, made).await.unwrap();
+        let since = written_since(&source, later).await.unwrap();
         assert_eq!(source.dirty(), since, "what only it lacked is owed to nobody");
         for (who, words) in [(OTHER, "not a peer"), (PEER, "the only peer")] {
             let refused = source.remove_peer(who).await.unwrap_err().to_string();
