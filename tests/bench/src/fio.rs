@@ -48,9 +48,6 @@ pub fn for_seconds(target: Target<'_>, pattern: Pattern, seconds: u64) -> Result
     figures(&mut command, pattern.kind)
 }
 
-/// How long [`with_latency`] writes before it measures.
-pub const RAMP_SECONDS: u64 = 1;
-
 /// Figures, and what a request took, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
@@ -62,20 +59,29 @@ pub struct Latency {
     pub p99_us: f64,
 }
 
-/// Runs a pattern for some time after a second that does not count, with a look at the clock at each
-/// request; `per_second` bounds the requests.
+/// How long [`with_latency`] runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// Requests a second at most.
+    pub per_second: Option<u32>,
+    /// Seconds that do not count.
+    pub ramp_seconds: u64,
+    /// Seconds after them.
+    pub seconds: u64,
+}
+
+/// Runs a pattern for some time, with a look at the clock at each request.
 pub fn with_latency(
     target: Target<'_>,
     pattern: Pattern,
-    per_second: Option<u32>,
-    seconds: u64,
+    course: Course,
 ) -> Result<Latency, String> {
     let mut command = command(target, pattern);
-    command.args(per_second.map(|rate| format!("--rate_iops={rate}")));
+    command.args(course.per_second.map(|rate| format!("--rate_iops={rate}")));
     command.args([
         "--time_based",
-        &format!("--ramp_time={RAMP_SECONDS}"),
-        &format!("--runtime={seconds}"),
+        &format!("--ramp_time={}", course.ramp_seconds),
+        &format!("--runtime={}", course.seconds),
     ]);
     let job = job(&process::run(&mut command)?)?;
     let side = side(pattern.kind);

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::process::{Child, Command, Stdio};
 
-use crate::contest::{Case, Series, Unit};
-use crate::fio::{self, Pattern, Target};
+use crate::contest::{Case, Series, Unit, median};
+use crate::fio::{self, Course, Pattern, Target};
 use crate::nbd::{fill, make_sparse};
 use crate::options::Options;
 use crate::process;
@@ -21,12 +21,16 @@ const OWN_BYTES: u64 = 256 << 20;
 /// Requests a second that it asks for, at most four at a time.
 const PER_SECOND: u32 = 2000;
 const DEPTH: u32 = 4;
+/// Until what gives way has found out how much.
+const RAMP_SECONDS: u64 = 3;
 
 /// What one turn found.
 struct Turn {
     name: &'static str,
     median_us: f64,
-    /// The catch-up was over before the turn.
+    /// Requests a second that it got.
+    per_second: f64,
+    /// The catch-up was over before the turn was.
     ended_early: bool,
 }
 
@@ -36,10 +40,9 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
         return Ok(Vec::new());
     }
     let dir = options.work_dir()?;
-    let size_bytes = options.volume_mib << 20;
-    if size_bytes <= 2 * OWN_BYTES {
-        return Err(format!("--volume-mib {} is too small, 1024 is enough", options.volume_mib));
-    }
+    // A catch-up has to last longer than a turn with its ramp.
+    let size_bytes = 2 * (options.volume_mib << 20);
+    let own_bytes = OWN_BYTES.min(size_bytes / 4);
     let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
     make_sparse(&source, size_bytes)?;
     fill(&source, size_bytes)?;
@@ -53,23 +56,37 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
     let mut case = Case::new(name, Unit::Microseconds, &[]);
     case = case.compete(&NAMES, options.rounds, |index, round| {
         let name = NAMES[index];
+        let rest = Pattern {
+            kind: "write",
+            block_bytes: 1 << 20,
+            depth: 4,
+            from_byte: own_bytes,
+            size_bytes: size_bytes - own_bytes,
+        };
+        if name != ALONE {
+            fio::write_bytes(Target::Nbd(&pair.socket()), rest, rest.size_bytes, round)?;
+        }
+        process::settle(dir.path())?;
         let running = match name {
             ALONE => None,
-            _ => Some(begin(&pair, options, size_bytes, name == GIVING_WAY, round)?),
+            _ => Some(CatchUp::begin(&pair, name == GIVING_WAY)?),
         };
-        process::settle(dir.path())?;
         let own = Pattern {
             kind: "randwrite",
             block_bytes: 4096,
             depth: DEPTH,
             from_byte: 0,
-            size_bytes: OWN_BYTES,
+            size_bytes: own_bytes,
         };
-        let target = pair.socket();
-        let found =
-            fio::with_latency(Target::Nbd(&target), own, Some(PER_SECOND), options.turn_seconds)?;
-        let ended_early = running.map(|child| end(&pair, child)).transpose()?.unwrap_or(false);
-        turns.borrow_mut().push(Turn { name, median_us: found.median_us, ended_early });
+        let course = Course {
+            per_second: Some(PER_SECOND),
+            ramp_seconds: RAMP_SECONDS,
+            seconds: options.turn_seconds,
+        };
+        let found = fio::with_latency(Target::Nbd(&pair.socket()), own, course)?;
+        let ended_early = running.map(CatchUp::end).transpose()?.unwrap_or(false);
+        let (median_us, per_second) = (found.median_us, found.figures.requests_per_second);
+        turns.borrow_mut().push(Turn { name, median_us, per_second, ended_early });
         Ok(found.p99_us)
     })?;
     let turns = turns.into_inner();
@@ -77,9 +94,11 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
         if let (Some(a), Some(b)) = (case.median(part), case.median(ALONE)) {
             let of = turns.iter().filter(|turn| turn.name == part);
             let early = of.clone().filter(|turn| turn.ended_early).count();
+            let rates: Vec<f64> = of.clone().map(|turn| turn.per_second).collect();
             case.notes.push(format!(
-                "{part}: {:.1} times alone; over before the turn ended in {early} of {}",
+                "{part}: {:.1} times alone, at {:.0} writes a second; over before the turn was in {early} of {}",
                 a / b,
+                median(&rates).unwrap_or_default(),
                 of.count()
             ));
         }
@@ -92,36 +111,38 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
     Ok(vec![case, medians])
 }
 
-/// Writes to all that the application does not write to, and has the replica catch up.
-fn begin(
-    pair: &Pair,
-    options: &Options,
-    size_bytes: u64,
-    gives_way: bool,
-    round: usize,
-) -> Result<Child, String> {
-    let writes = Pattern {
-        kind: "write",
-        block_bytes: 1 << 20,
-        depth: 4,
-        from_byte: OWN_BYTES,
-        size_bytes: size_bytes - OWN_BYTES,
-    };
-    fio::write_bytes(Target::Nbd(&pair.socket()), writes, size_bytes - OWN_BYTES, round)?;
-    process::settle(&options.base_dir())?;
-    pair.give_way(gives_way)?;
-    let mut command: Command = pair.catch_up();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map_err(|e| format!("the catch-up: {e}"))
+/// The replica catches up; ends when it is dropped.
+struct CatchUp<'a> {
+    pair: &'a Pair,
+    child: Child,
 }
 
-/// Waits for it, at full speed; whether it was over already.
-fn end(pair: &Pair, mut child: Child) -> Result<bool, String> {
-    let over = child.try_wait().map_err(|e| e.to_string())?.is_some();
-    pair.give_way(false)?;
-    let status = child.wait().map_err(|e| e.to_string())?;
-    if !status.success() {
-        return Err(format!("the catch-up ended with {status}"));
+impl CatchUp<'_> {
+    fn begin(pair: &Pair, gives_way: bool) -> Result<CatchUp<'_>, String> {
+        pair.give_way(gives_way)?;
+        let mut command: Command = pair.catch_up();
+        command.args(["--journal-max", "64GiB"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|e| format!("the catch-up: {e}"))?;
+        Ok(CatchUp { pair, child })
     }
-    Ok(over)
+
+    /// Waits for it, at full speed; whether it was over already.
+    fn end(mut self) -> Result<bool, String> {
+        let over = self.child.try_wait().map_err(|e| e.to_string())?.is_some();
+        self.pair.give_way(false)?;
+        let status = self.child.wait().map_err(|e| e.to_string())?;
+        if !status.success() {
+            return Err(format!("the catch-up ended with {status}"));
+        }
+        Ok(over)
+    }
+}
+
+impl Drop for CatchUp<'_> {
+    fn drop(&mut self) {
+        // It may have ended; then there is nothing to do.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }

@@ -96,7 +96,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let Some(options) = Options::parse(arguments, &names)? else {
         print!("{}", options::help());
         for bench in BENCHES {
-            println!("  {:<10}{}", bench.name, bench.about);
+            println!("  {:<14}{}", bench.name, bench.about);
         }
         return Ok(());
     };

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contest::{Case, Series, Unit, median};
-use crate::fio::{self, Pattern, Target};
+use crate::fio::{self, Course, Pattern, Target};
 use crate::nbd::make_sparse;
 use crate::options::Options;
 use crate::process::{self, Server};
@@ -31,6 +31,8 @@ const VOLUME_BYTES: u64 = 1 << 30;
 const WRITTEN_BYTES: u64 = 64 << 20;
 /// How much longer than a round trip a write in sync mode may take than a local one.
 const ALLOWED_US: f64 = 60.0;
+/// How long is written before it is measured.
+const RAMP_SECONDS: u64 = 1;
 /// How long a change of the mode, with its catch-up, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -129,7 +131,8 @@ fn writes(depth: u32) -> Pattern {
 }
 
 fn measure(socket: &Path, depth: u32, seconds: u64) -> Result<Turn, String> {
-    let found = fio::with_latency(Target::Nbd(socket), writes(depth), None, seconds)?;
+    let course = Course { per_second: None, ramp_seconds: RAMP_SECONDS, seconds };
+    let found = fio::with_latency(Target::Nbd(socket), writes(depth), course)?;
     let (per_second, median_us) = (found.figures.requests_per_second, found.median_us);
     Ok(Turn { per_second, median_us, ..Turn::default() })
 }
@@ -167,7 +170,7 @@ impl Ours {
         if mode == ASYNC {
             self.pair.wait_until_confirmed(PATIENCE)?;
             // What was written before the clock ran had to be delivered, too.
-            let seconds = (seconds + fio::RAMP_SECONDS) as f64;
+            let seconds = (seconds + RAMP_SECONDS) as f64;
             let share = seconds / (seconds + ended.elapsed().as_secs_f64());
             turn.delivered_per_second = turn.per_second * share;
         }

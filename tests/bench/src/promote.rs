@@ -1,8 +1,8 @@
 //! The bench `promote`: the source is gone; how long from the order to promote until the volumes are offered
 //! at the other site, for a small volume and for a large sparse one.
 //!
-//! A promotion happens once, so each turn makes a pair of its own: data, a dump, a load, a stream, some
-//! writes that the journal still holds, and the source is killed.
+//! A promotion happens once, so each turn makes a pair of its own: data, a dump, a load, a stream of some more,
+//! and the source is killed. What the replica has not brought into its base by then is applied as part of it.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -74,6 +74,9 @@ fn turn(dir: &Path, size_bytes: u64, round: usize) -> Result<f64, String> {
 fn greets(socket: &Path) -> bool {
     let mut greeting = [0; 8];
     let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    if stream.set_read_timeout(Some(PATIENCE)).is_err() {
+        return false;
+    }
     stream.read_exact(&mut greeting).is_ok() && &greeting == b"NBDMAGIC"
 }
 
