@@ -64,7 +64,8 @@ impl FromStr for Hours {
     fn from_str(text: &str) -> Result<Hours, String> {
         let wrong = |what: &str| format!("{text}: {what}; {HOURS_FORM}");
         let (when, rate) = text.split_once('=').ok_or_else(|| wrong("there is no rate"))?;
-        let when = when.trim();
+        let when = when.trim().replace(" - ", "-");
+        let when = when.as_str();
         let (days, times) = match when.rsplit_once(' ') {
             Some((days, times)) => {
                 (days_of(days.trim()).ok_or_else(|| wrong("which days?"))?, times)
@@ -74,7 +75,10 @@ impl FromStr for Hours {
         let (from, to) = times.split_once('-').ok_or_else(|| wrong("there is no end"))?;
         let time = |text| minute_of(text).ok_or_else(|| wrong("a time has the form 08:00"));
         let (from, to) = (time(from)?, time(to)?);
-        if from == to {
+        if from == DAY {
+            return Err(wrong("hours do not begin at 24:00"));
+        }
+        if from == to % DAY && (from, to) != (0, DAY) {
             return Err(wrong("begin and end are the same"));
         }
         let rate = rate.trim();
@@ -130,7 +134,7 @@ mod tests {
     fn hours_cover_what_they_say() {
         for (text, at_utc, expected) in [
             ("08:00-18:00=1MiB/s", "2026-11-23T08:00:00Z", true),
-            ("08:00-18:00=1MiB/s", "2026-11-23T17:59:59Z", true),
+            ("08:00 - 18:00=1MiB/s", "2026-11-23T17:59:59Z", true),
             ("08:00-18:00=1MiB/s", "2026-11-23T18:00:00Z", false),
             ("mon-fri 08:00-18:00=1MiB/s", "2026-11-22T12:00:00Z", false),
             ("mon-fri 08:00-18:00=1MiB/s", "2026-11-27T12:00:00Z", true),
@@ -169,6 +173,8 @@ mod tests {
             ("08:00-24:01=1MiB/s", "the form 08:00"),
             ("08:60-18:00=1MiB/s", "the form 08:00"),
             ("08:00-08:00=off", "the same"),
+            ("00:00-00:00=off", "the same"),
+            ("24:00-06:00=off", "do not begin"),
             ("someday 08:00-18:00=off", "which days"),
             ("mon- 08:00-18:00=off", "which days"),
             ("08:00-18:00=fast", "fast"),

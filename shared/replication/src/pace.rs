@@ -117,11 +117,13 @@ impl Pace {
     /// Holds from now on.
     pub fn set(&self, settings: PaceSettings) {
         self.settings.set(settings);
-        self.limit.set(settings.rate_bytes);
+        self.limit.renew(settings.rate_bytes);
         if !settings.gives_way {
             self.allowed.set(None);
             self.bound.set(0);
             self.silent_until.set(None);
+            // What was seen until now says nothing about the time when it does again.
+            self.window.take();
         }
     }
 
@@ -266,6 +268,13 @@ impl Rate {
         self.bytes_a_second.set(bytes_a_second);
     }
 
+    /// What was let through at another rate is not paid for at this one.
+    fn renew(&self, bytes_a_second: u64) {
+        if self.bytes_a_second.replace(bytes_a_second) != bytes_a_second {
+            self.paid_until.set(None);
+        }
+    }
+
     /// Waits until `bytes` more may go.
     pub(crate) async fn pass(&self, bytes: u64) {
         let rate = self.bytes_a_second.get();
@@ -396,6 +405,14 @@ mod tests {
         pace.set(PaceSettings::default());
         assert_eq!(passing(1000).await, 0.0);
         assert_eq!(pace.shown().allowed_bytes_s, None);
+        // A debt from a low rate is not carried into a high one.
+        let slow = Rate::new(1 << 10);
+        slow.pass(4 * MIB).await;
+        slow.renew(100 * MIB);
+        let begun = Instant::now();
+        slow.pass(MIB).await;
+        slow.pass(MIB).await;
+        assert!(begun.elapsed() < Duration::from_secs(1));
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]

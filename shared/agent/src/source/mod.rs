@@ -140,6 +140,9 @@ impl SourceAgent {
         let thawed = site::hooks::thaw_left_over(ctx, &relationship.dir.frozen_marker()).await;
         thawed.map_err(|e| Problem::from(&e))?;
         let settings = options.settings.clone();
+        if !options.hours.is_empty() {
+            pace::check_zone()?;
+        }
         let pace = pace::PacePlan::new(settings.pace, options.hours.clone());
         let source =
             Source::start(ctx, relationship.dir.path(), &relationship.store, settings).await;
