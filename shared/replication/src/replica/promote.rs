@@ -198,7 +198,8 @@ fn as_source(
     let lost_sync = s.run.lost_sync.take();
     s.synced = lost_sync.is_none().then_some(id);
     s.run = RunRecord { lost_sync, ..RunRecord::default() };
-    let ReplicaState { source, addresses, mode, floor, .. } = s.replica.take().unwrap_or_default();
+    let ReplicaState { source, addresses, mode, floor, loser, .. } =
+        s.replica.take().unwrap_or_default();
     // The one that is furthest behind stands there, and will ask this site.
     s.layers.anchor = floor;
     let at = match s.peers.iter().position(|peer| peer.identity == source) {
@@ -209,8 +210,8 @@ fn as_source(
         }
     };
     if let Some(peer) = s.peers.get_mut(at) {
-        // It made that cut.
-        peer.acked = Some(head);
+        // It made that cut; or this site gave way to it, and nothing came from there yet.
+        peer.acked = Some(loser.map_or(head, |loser| loser.common));
         peer.published.clear();
         peer.alone = None;
         peer.addresses = addresses;

@@ -317,6 +317,27 @@ fn a_rejoin_that_breaks_goes_on_without_asking_again() {
 }
 
 #[test]
+fn who_gave_way_and_is_promoted_again_knows_where_the_other_stands() {
+    run(|| async {
+        let (pair, source, replica) = in_step(14).await;
+        let common = replica.head().unwrap();
+        fill(&source, 0, 9, 0x61).await;
+        // By mistake: the other was not promoted, and brought nothing.
+        let mistaken = give_way(&pair, source, common).await;
+        mistaken.promote(false).await.unwrap();
+        drop(mistaken);
+        let source = pair.start_source().await.unwrap();
+        assert_eq!(source.store().with(|s| s.peers[0].acked), Some(common));
+        fill(&source, 0, 10, 0x62).await;
+        source.housekeep().await.unwrap();
+        let ended = pair.attach(&source, &replica).await;
+        ended.in_step();
+        assert!(ended.progress.sent_grains.get() < 8, "{}", ended.progress.sent_grains.get());
+        pair.assert_equal().await;
+    });
+}
+
+#[test]
 fn an_inconsistent_copy_is_promoted_only_on_request_and_names_what_it_lacks() {
     run(|| async {
         let (mut pair, source, replica) = in_step(5).await;
