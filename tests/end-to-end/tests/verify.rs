@@ -134,13 +134,14 @@ fn without_the_other_site_it_says_so_and_a_broken_link_ends_it() {
 
     let _secondary = follow(&sites);
     damage(&sites);
+    let runs = || secondary_status(&sites).pointer("/verifying/doing").is_some();
     let slow = || {
+        wait_for("nothing to run", SOON, || (!runs()).then_some(()));
         let command = sites.secondary(["verify", "job", "--rate", "64KiB", "--repair"]);
         let running = Process::start(command, sites.folder(), "verify");
-        wait_for("it to run", SOON, || {
-            let busy = sites.end(sites.secondary(["verify", "job"]));
-            words(&busy).contains("a verification is under way here already").then_some(())
-        });
+        wait_for("it to run", SOON, || runs().then_some(()));
+        let busy = words(&sites.end(sites.secondary(["verify", "job"])));
+        assert!(busy.contains("a verification is under way here already"), "{busy}");
         running
     };
     let mut running = slow();
