@@ -1,10 +1,11 @@
-//! A peer that is forgotten while writes wait for it.
+//! A peer that is forgotten while writes wait for it; one whose place must not be mistaken.
 
 use std::time::Duration;
 
 use replication::state::{Mode, OnLinkLoss};
 
-use crate::rig::run;
+use crate::rig::{fill, run};
+use crate::roles;
 use crate::stream::Life;
 
 #[test]
@@ -32,5 +33,26 @@ fn nobody_waits_for_a_peer_that_was_forgotten() {
         let refused = life.pair.connect(&life.source, &life.replica).ended().await;
         let words = refused.replica.unwrap().unwrap_err().to_string();
         assert!(words.contains("not a peer"), "{words}");
+    });
+}
+
+#[test]
+fn who_gave_way_and_is_promoted_again_knows_where_the_other_stands() {
+    run(|| async {
+        let (pair, source, replica) = roles::in_step(14).await;
+        let common = replica.head().unwrap();
+        fill(&source, 0, 9, 0x61).await;
+        // By mistake: the other was not promoted, and brought nothing.
+        let mistaken = roles::give_way(&pair, source, common).await;
+        mistaken.promote(false).await.unwrap();
+        drop(mistaken);
+        let source = pair.start_source().await.unwrap();
+        assert_eq!(source.store().with(|s| s.peers[0].acked), Some(common));
+        fill(&source, 0, 10, 0x62).await;
+        source.housekeep().await.unwrap();
+        let ended = pair.attach(&source, &replica).await;
+        ended.in_step();
+        assert!(ended.progress.sent_grains.get() < 8, "{}", ended.progress.sent_grains.get());
+        pair.assert_equal().await;
     });
 }
