@@ -4,19 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
-use site::amount::parse_rate;
 
-const DAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
-];
+use crate::flags::rate_or_off;
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+/// Minutes.
+const DAY: u16 = 24 * 60;
 const HOURS_FORM: &str = "write HOURS=RATE, e.g. 08:00-18:00=20MiB/s or mon-fri 22:00-06:00=off";
 
 /// Some hours of some days, and the rate in them.
@@ -65,12 +59,11 @@ impl FromStr for Hours {
         let wrong = |what: &str| format!("{text}: {what}; {HOURS_FORM}");
         let (when, rate) = text.split_once('=').ok_or_else(|| wrong("there is no rate"))?;
         let when = when.trim().replace(" - ", "-");
-        let when = when.as_str();
         let (days, times) = match when.rsplit_once(' ') {
             Some((days, times)) => {
                 (days_of(days.trim()).ok_or_else(|| wrong("which days?"))?, times)
             }
-            None => ([true; 7], when),
+            None => ([true; 7], when.as_str()),
         };
         let (from, to) = times.split_once('-').ok_or_else(|| wrong("there is no end"))?;
         let time = |text| minute_of(text).ok_or_else(|| wrong("a time has the form 08:00"));
@@ -82,15 +75,10 @@ impl FromStr for Hours {
             return Err(wrong("begin and end are the same"));
         }
         let rate = rate.trim();
-        let rate_bytes = match rate {
-            "off" => 0,
-            _ => parse_rate(rate).map_err(|e| wrong(&e.to_string()))?,
-        };
+        let rate_bytes = rate_or_off(rate).map_err(|e| wrong(&e))?;
         Ok(Hours { text: format!("{when}={rate}"), days, from, to: to % DAY, rate_bytes })
     }
 }
-
-const DAY: u16 = 24 * 60;
 
 /// `08:00`; `24:00` is the end of the day.
 fn minute_of(text: &str) -> Option<u16> {
@@ -107,7 +95,7 @@ fn minute_of(text: &str) -> Option<u16> {
 
 /// `mon-fri`, `sat,sun`, `fri-mon`.
 fn days_of(text: &str) -> Option<[bool; 7]> {
-    let day = |text: &str| DAYS.iter().position(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
+    let day = |text: &str| DAYS.iter().position(|name| name.eq_ignore_ascii_case(text.trim()));
     let mut days = [false; 7];
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

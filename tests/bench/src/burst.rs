@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::contest::{Case, Unit};
 use crate::fio::{self, Pattern, Target};
-use crate::nbd::make_sparse;
 use crate::options::Options;
 use crate::process;
 use crate::product::Pair;
@@ -35,10 +34,7 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
         return Ok(Vec::new());
     }
     let dir = options.work_dir()?;
-    let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
-    make_sparse(&source, VOLUME_BYTES)?;
-    make_sparse(&replica, VOLUME_BYTES)?;
-    let pair = Pair::init(dir.path(), &source, &replica)?;
+    let pair = Pair::sparse(dir.path(), VOLUME_BYTES)?;
     let _source = pair.serve()?;
     pair.seed()?;
     let _replica = pair.serve_replica()?;
@@ -71,16 +67,10 @@ fn burst(pair: &Pair, bytes: u64, round: usize) -> Result<(Turn, f64), String> {
     let (wrote_seconds, behind_bytes) = (wrote?, behind_bytes??);
     // A status that was made before the end says nothing.
     let unix_ms = std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_millis() as u64;
-    loop {
+    process::wait_until("that the replica has it", PATIENCE, Duration::from_millis(20), || {
         let status = pair.status()?;
-        if status["unix_ms"].as_u64() > Some(unix_ms) && has_all(&status) {
-            break;
-        }
-        if start.elapsed() > PATIENCE {
-            return Err(format!("the replica does not get it: {}", status["peers"][0]));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        Ok(status["unix_ms"].as_u64() > Some(unix_ms) && has_all(&status))
+    })?;
     let seconds = start.elapsed().as_secs_f64() - wrote_seconds;
     let overflowed = pair.overflows()? > before;
     Ok((Turn { wrote_seconds, behind_bytes, overflowed }, seconds))

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::contest::{Case, Series, Unit, median};
 use crate::fio::{self, Course, Pattern, Target};
-use crate::nbd::{fill, make_sparse};
+use crate::nbd::fill;
 use crate::options::Options;
 use crate::process;
 use crate::product::Pair;
@@ -43,11 +43,8 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
     // A catch-up has to last longer than a turn with its ramp.
     let size_bytes = 2 * (options.volume_mib << 20);
     let own_bytes = OWN_BYTES.min(size_bytes / 4);
-    let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
-    make_sparse(&source, size_bytes)?;
-    fill(&source, size_bytes)?;
-    make_sparse(&replica, size_bytes)?;
-    let pair = Pair::init(dir.path(), &source, &replica)?;
+    let pair = Pair::sparse(dir.path(), size_bytes)?;
+    fill(&pair.source_volume(), size_bytes)?;
     let _source = pair.serve()?;
     pair.seed()?;
     process::run(&mut pair.catch_up())?;
@@ -80,7 +77,7 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
         };
         let course = Course {
             per_second: Some(PER_SECOND),
-            ramp_seconds: RAMP_SECONDS,
+            ramp_seconds: RAMP_SECONDS.min(options.turn_seconds),
             seconds: options.turn_seconds,
         };
         let found = fio::with_latency(Target::Nbd(&pair.socket()), own, course)?;

@@ -4,7 +4,6 @@
 
 use crate::contest::{Case, Unit};
 use crate::fio::{self, Pattern, Target};
-use crate::nbd::make_sparse;
 use crate::options::Options;
 use crate::process;
 use crate::product::Pair;
@@ -19,10 +18,7 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
     }
     let dir = options.work_dir()?;
     let size_bytes = options.volume_mib << 20;
-    let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
-    make_sparse(&source, size_bytes)?;
-    make_sparse(&replica, size_bytes)?;
-    let pair = Pair::init(dir.path(), &source, &replica)?;
+    let pair = Pair::sparse(dir.path(), size_bytes)?;
     let _source = pair.serve()?;
     pair.seed()?;
     let dirty = size_bytes / 4;

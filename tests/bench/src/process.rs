@@ -116,6 +116,23 @@ pub fn timed(command: &mut Command) -> Result<f64, String> {
     Ok(start.elapsed().as_secs_f64())
 }
 
+/// Waits until something is done, which is asked anew after each pause.
+pub fn wait_until(
+    what: &str,
+    limit: Duration,
+    pause: Duration,
+    mut done: impl FnMut() -> Result<bool, String>,
+) -> Result<(), String> {
+    let start = Instant::now();
+    while !done()? {
+        if start.elapsed() > limit {
+            return Err(format!("{what} does not come about within {} s", limit.as_secs()));
+        }
+        std::thread::sleep(pause);
+    }
+    Ok(())
+}
+
 /// Writes back what the page cache holds for the file system of `path`, so that one contender does
 /// not pay for what another left.
 pub fn settle(path: &Path) -> Result<(), String> {

@@ -4,14 +4,16 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::nbd::make_sparse;
 use crate::process::{self, Server};
 
 /// The name of the relationship.
 const NAME: &str = "bench";
+const SOURCE_VOLUME: &str = "source.raw";
 
 /// Both sites of one relationship with one volume, below one directory.
 pub struct Pair {
@@ -35,6 +37,19 @@ impl Pair {
         )?;
         pair.init_replica(replica)?;
         Ok(pair)
+    }
+
+    /// The same over two volumes of holes, which are made.
+    pub fn sparse(dir: &Path, size_bytes: u64) -> Result<Self, String> {
+        let (source, replica) = (dir.join(SOURCE_VOLUME), dir.join("replica.raw"));
+        make_sparse(&source, size_bytes)?;
+        make_sparse(&replica, size_bytes)?;
+        Self::init(dir, &source, &replica)
+    }
+
+    /// The volume of the source that [`Pair::sparse`] made.
+    pub fn source_volume(&self) -> PathBuf {
+        self.dir.join(SOURCE_VOLUME)
     }
 
     /// Makes the replica's site anew: its state is what it was after its keys were made.
@@ -121,17 +136,13 @@ impl Pair {
         limit: Duration,
         is_there: impl Fn(&Value) -> bool,
     ) -> Result<(), String> {
-        let start = Instant::now();
-        loop {
-            let status = self.status()?;
-            if is_there(&status["peers"][0]) {
-                return Ok(());
-            }
-            if start.elapsed() > limit {
-                return Err(format!("{what} does not come about: {}", status["peers"][0]));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let mut peer = Value::Null;
+        let there = || {
+            peer = self.status()?["peers"][0].take();
+            Ok(is_there(&peer))
+        };
+        let waited = process::wait_until(what, limit, Duration::from_millis(50), there);
+        waited.map_err(|e| format!("{e}: {peer}"))
     }
 
     /// How often the queue of the stream was full.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crate::contest::{Case, Unit};
 use crate::fio::{self, Pattern, Target};
-use crate::nbd::make_sparse;
 use crate::options::Options;
 use crate::process;
 use crate::product::Pair;
@@ -22,6 +21,7 @@ const DATA_BYTES: u64 = 64 << 20;
 /// Written before the source is killed.
 const LAST_BYTES: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs the bench.
 pub fn run(options: &Options) -> Result<Vec<Case>, String> {
@@ -41,10 +41,7 @@ pub fn run(options: &Options) -> Result<Vec<Case>, String> {
 }
 
 fn turn(dir: &Path, size_bytes: u64, round: usize) -> Result<f64, String> {
-    let (volume, replica) = (dir.join("source.raw"), dir.join("replica.raw"));
-    make_sparse(&volume, size_bytes)?;
-    make_sparse(&replica, size_bytes)?;
-    let pair = Pair::init(dir, &volume, &replica)?;
+    let pair = Pair::sparse(dir, size_bytes)?;
     let source = pair.serve()?;
     let writes =
         Pattern { kind: "randwrite", block_bytes: 64 << 10, depth: 8, from_byte: 0, size_bytes };
@@ -55,13 +52,14 @@ fn turn(dir: &Path, size_bytes: u64, round: usize) -> Result<f64, String> {
     pair.wait_until_confirmed(PATIENCE)?;
     fio::write_bytes(Target::Nbd(&pair.socket()), writes, LAST_BYTES, round + 100)?;
     drop(source);
-    wait("the replica notices", || Ok(pair.replica_status()?["peers"][0]["connected"] != true))?;
+    let gone = || Ok(pair.replica_status()?["peers"][0]["connected"] != true);
+    process::wait_until("that the replica notices", PATIENCE, PAUSE, gone)?;
     process::settle(dir)?;
 
     let start = Instant::now();
     process::run(&mut pair.promote())?;
     let socket = pair.replica_socket();
-    wait("an NBD greeting", || Ok(greets(&socket)))?;
+    process::wait_until("an NBD greeting", PATIENCE, PAUSE, || Ok(greets(&socket)))?;
     let took = start.elapsed().as_secs_f64();
 
     // It is offered in earnest.
@@ -78,15 +76,4 @@ fn greets(socket: &Path) -> bool {
         return false;
     }
     stream.read_exact(&mut greeting).is_ok() && &greeting == b"NBDMAGIC"
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
-    let start = Instant::now();
-    while !done()? {
-        if start.elapsed() > PATIENCE {
-            return Err(format!("{what} does not come about"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }

@@ -104,10 +104,8 @@ fn cost(options: &Options) -> Result<Vec<Case>, String> {
 fn beside_a_dump(options: &Options) -> Result<Case, String> {
     let dir = options.work_dir()?;
     let size_bytes = options.volume_mib << 20;
-    let (source, replica) = (dir.path().join("source.raw"), dir.path().join("replica.raw"));
-    fill(&source, size_bytes)?;
-    make_sparse(&replica, size_bytes)?;
-    let pair = Pair::init(dir.path(), &source, &replica)?;
+    let pair = Pair::sparse(dir.path(), size_bytes)?;
+    fill(&pair.source_volume(), size_bytes)?;
     let _server = pair.serve()?;
     let target = dir.path().join("target");
     let pattern = random_writes(8, 0, size_bytes);

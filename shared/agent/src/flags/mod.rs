@@ -55,6 +55,11 @@ pub fn rate(text: &str) -> Result<u64, String> {
     parse_rate(text).map_err(|e| e.to_string())
 }
 
+/// A rate, or `off`, which is 0: no limit.
+pub fn rate_or_off(text: &str) -> Result<u64, String> {
+    if text == "off" { Ok(0) } else { rate(text) }
+}
+
 /// A time, for clap.
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|e| e.to_string())

@@ -7,7 +7,7 @@ use site::location::Name;
 
 use super::Context;
 use super::switchover::not_running;
-use crate::flags::rate;
+use crate::flags::rate_or_off;
 use crate::hours::Hours;
 use crate::reach;
 
@@ -26,10 +26,6 @@ pub struct Arguments {
     /// Whether they go slower while requests of applications take twice as long as alone
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     give_way: Option<bool>,
-}
-
-fn rate_or_off(text: &str) -> Result<u64, String> {
-    if text == "off" { Ok(0) } else { rate(text) }
 }
 
 fn hours_or_none(text: &str) -> Result<Option<Hours>, String> {
