@@ -165,6 +165,13 @@ impl ActivePull {
         Taken { from: self.unsynced.clone(), grains, failed_syncs }
     }
 
+    /// What was asked for again while it waited for a sync, or during that sync, has not arrived; or it has come
+    /// a second time, which that sync may have missed.
+    fn leave_out_asked_again(&self, synced: &mut GrainSet) {
+        synced.subtract(&self.remaining.borrow());
+        synced.subtract(&self.unsynced.0.borrow().0);
+    }
+
     /// A sync of the base failed: whatever was not synced before may be lost, and is asked for again.
     fn expect_again(&self) {
         let (waits, _) = std::mem::take(&mut *self.unsynced.0.borrow_mut());
@@ -183,8 +190,6 @@ impl ActivePull {
     pub(super) fn ask_again(&self, lost: &GrainSet) -> MapFile {
         let mut again = self.union();
         again.intersect_with(lost);
-        // They wait for no sync any more, which would strike them from the map.
-        self.unsynced.0.borrow_mut().0.subtract(&again);
         self.remaining.borrow_mut().union_with(&again);
         self.remaining_map.union_with(&again);
         self.remaining_map.clone()
@@ -427,7 +432,11 @@ impl Replica {
             }
             return Err(e);
         }
-        for run in std::mem::take(&mut taken.grains).runs() {
+        let mut synced = std::mem::take(&mut taken.grains);
+        if let Some(pull) = self.pull.borrow().as_ref() {
+            pull.leave_out_asked_again(&mut synced);
+        }
+        for run in synced.runs() {
             map.remove(run);
         }
         map.flush().await

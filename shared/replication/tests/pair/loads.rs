@@ -8,9 +8,11 @@ use disk::simulated::{Crash, Fault, OpKind};
 use replication::Error;
 use replication::dump::{DumpJob, DumpRequest};
 use replication::replica::Replica;
+use replication::source::Source;
+use wire::link::Fate;
 
 use crate::media::{blank_replica, dump, load, medium, request, ship};
-use crate::rig::{GRAIN, Pair, fill, run};
+use crate::rig::{GRAIN, Pair, fill, run, write};
 
 const SIZES: [u64; 2] = [96 * GRAIN, 40 * GRAIN + 100];
 
@@ -121,4 +123,65 @@ fn a_seed_is_filled_up_from_its_own_set_alone() {
         load(&replica, 2).await.unwrap();
         pair.assert_replica_at(first.cut).await;
     });
+}
+
+/// The first of two disks is loaded, everything is pulled straight into the volumes, and the second disk comes in
+/// the middle of that: it overwrites what had arrived, which is asked for again. The sync that the arrived had
+/// waited for strikes nothing of it from the map: after a crash it would count as arrived.
+#[test]
+fn what_a_load_overwrote_has_not_arrived() {
+    let mut overwrote = 0;
+    for (stalls_at, cut_after_ms) in (1..4).flat_map(|mib| (1..30).map(move |ms| (mib << 20, ms))) {
+        run(|| async {
+            let (pair, source, replica) = half_seeded(138).await;
+            let latency = Duration::from_micros(200)..Duration::from_millis(1);
+            pair.replica_machine.set_latency(latency);
+            let mut delivered = 0;
+            let session = pair.connect_through(&source, &replica, move |_, bytes| {
+                delivered += bytes;
+                let after = Duration::from_secs(if delivered > stalls_at { 3600 } else { 0 });
+                Fate::Deliver { after }
+            });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let arrived = replica.progress().received_grains.get();
+            let cable = session.cable.clone();
+            let goes = async {
+                tokio::time::sleep(Duration::from_millis(cut_after_ms)).await;
+                cable.cut();
+            };
+            let (loaded, ended, ()) = tokio::join!(load(&replica, 2), session.ended(), goes);
+            assert!(ended.replica.unwrap().is_err(), "it was done before");
+            overwrote += if arrived > 0 { loaded.unwrap().loaded_grains } else { 0 };
+            drop(replica);
+            pair.replica_machine.crash_seeded(Crash::Kill, cut_after_ms);
+            let replica = pair.start_replica().await.unwrap();
+            let cut = pair.attach(&source, &replica).await.in_step();
+            pair.assert_replica_at(cut).await;
+        });
+    }
+    assert!(overwrote > 0, "the second disk never came in the middle");
+}
+
+/// A source that wrote everything again after a dump to two media, and a replica that has the first of them and
+/// pulls the rest without waiting.
+async fn half_seeded(seed: u64) -> (Pair, Rc<Source>, Rc<Replica>) {
+    const PIECES: u64 = 64;
+    let mut pair = Pair::new(seed, &[PIECES * 16 * GRAIN]).await;
+    pair.follow.pull_unloaded = true;
+    pair.follow.samples = 0;
+    let source = pair.start_source().await.unwrap();
+    let written = async |value: u8| {
+        for piece in 0..PIECES {
+            let at = piece * 16 * GRAIN;
+            write(&source, 0, at, 16 * GRAIN as usize, value ^ piece as u8).await;
+        }
+    };
+    written(0x40).await;
+    dump(&pair, &source, 2).await.unwrap();
+    written(0x80).await;
+    let replica = blank_replica(&pair).await;
+    ship(&pair, 1).await;
+    ship(&pair, 2).await;
+    load(&replica, 1).await.unwrap();
+    (pair, source, replica)
 }
