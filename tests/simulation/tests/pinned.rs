@@ -116,15 +116,6 @@ fn a_replica_stops_after_a_sync_of_its_volumes_failed() {
     clean(&Plan::in_cycles(702_866, Scale::Whole).without(&without));
 }
 
-/// What a direct catch-up had brought was asked for again, because a load overwrote it; but the sync that it had
-/// waited for struck it from the map afterwards, and after a crash it counted as arrived. The plan is one that
-/// this generator draws.
-#[test]
-fn media_are_loaded_in_the_middle_of_a_direct_catch_up() {
-    let without = [0].into_iter().collect();
-    clean(&Plan::in_cycles(10_935_863, Scale::Small).without(&without));
-}
-
 /// A stream that had overflowed, and dropped a write, went on once enough of the others was confirmed. The plan is
 /// one that this generator draws.
 #[test]
