@@ -68,6 +68,24 @@ impl Span {
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.bytes)
     }
+
+    /// What is left of the span without these ranges of its volume's bytes, which are in address order and do
+    /// not overlap.
+    pub fn without(self, ranges: impl IntoIterator<Item = std::ops::Range<u64>>) -> Vec<Span> {
+        let mut left = Vec::new();
+        let mut at = self.start;
+        let mut keep = |from: u64, to: u64| {
+            if from < to {
+                left.push(Span { start: from, bytes: to - from, ..self });
+            }
+        };
+        for range in ranges {
+            keep(at, range.start.min(self.end()));
+            at = at.max(range.end);
+        }
+        keep(at, self.end());
+        left
+    }
 }
 
 /// A span with its content; data is exactly as long as the span.

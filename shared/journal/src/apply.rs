@@ -9,7 +9,7 @@ use grain::{Content, Geometry, Run, Span, SpanData, VolumeId};
 
 use crate::index::{Place, Stretch};
 use crate::segment::{ReadError, Segment};
-use crate::{Error, Journal};
+use crate::{Error, Journal, Moment};
 
 /// The most pieces of a batch.
 const BATCH_PIECES: usize = 4096;
@@ -26,6 +26,7 @@ pub struct Piece {
 
 /// Pieces to be written to the base. Dropping it without [`Journal::applied`] gives them back.
 pub struct ApplyBatch {
+    moment: Moment,
     pieces: Vec<Piece>,
     _out: Out,
 }
@@ -106,6 +107,11 @@ async fn read_stretch(
 }
 
 impl ApplyBatch {
+    /// The moment that the base leaves with these pieces: everything from before it is in the base.
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+
     /// How many pieces; at least 1.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -137,8 +143,33 @@ impl Journal {
     /// The parts of `span` that count and are not known to be in the base, in address order. To read
     /// through the journal, read the base first where nothing is returned, and these elsewhere.
     pub fn lookup(self: &Rc<Self>, span: Span) -> Vec<Piece> {
-        let found = self.state.borrow().index.lookup(span);
+        self.pieces_of(span, None)
+    }
+
+    /// The same as it was at `moment`: without what came after it.
+    pub fn lookup_at(self: &Rc<Self>, moment: Moment, span: Span) -> Vec<Piece> {
+        self.pieces_of(span, Some(moment))
+    }
+
+    fn pieces_of(self: &Rc<Self>, span: Span, before: Option<Moment>) -> Vec<Piece> {
+        let found = self.state.borrow().index.lookup(span, before);
         found.into_iter().map(|(span, stretch)| self.piece(span, stretch)).collect()
+    }
+
+    /// Somebody wants to look at what counts now: everything that comes is kept apart from it, and the base
+    /// passes through it. Gives the moment.
+    pub fn split(&self) -> Moment {
+        let mut state = self.state.borrow_mut();
+        let (now, newest) = (state.index.moment(), state.progress.newest);
+        let split = if now.commit == newest { now.split + 1 } else { 1 };
+        let moment = Moment { commit: newest.max(now.commit), split };
+        state.index.split(moment);
+        moment
+    }
+
+    /// The moment after which what comes now is laid down.
+    pub fn moment(&self) -> Moment {
+        self.state.borrow().index.moment()
     }
 
     fn piece(self: &Rc<Self>, span: Span, stretch: Stretch) -> Piece {
@@ -151,22 +182,26 @@ impl Journal {
         self.state.borrow().index.is_empty()
     }
 
-    /// The next pieces to bring into the base: of each byte the newest version only, in address
-    /// order, going round the volumes. About `max_bytes` of data, at least one piece. `None` when all
+    /// The next pieces to bring into the base: of each byte the newest version only (of each generation, where
+    /// there are several: see [`Journal::split`]), in address order, going round the volumes. About `max_bytes` of data, at least one piece. `None` when all
     /// is applied, or while another batch is out.
     pub fn next_apply(self: &Rc<Self>, max_bytes: u64) -> Option<ApplyBatch> {
         if self.applying.get() {
             return None;
         }
         let mut chosen: Vec<(Span, Stretch)> = Vec::new();
+        let moment;
         {
             let mut state = self.state.borrow_mut();
             let start = (VolumeId(0), 0);
-            if state.index.from(state.cursor).next().is_none() {
-                state.cursor = start;
-            }
+            let (oldest, index) = state.index.oldest();
+            let cursor = match index.from(state.cursor).next() {
+                Some(_) => state.cursor,
+                None => start,
+            };
+            moment = oldest;
             let mut bytes = 0;
-            for (span, stretch) in state.index.from(state.cursor).take(BATCH_PIECES) {
+            for (span, stretch) in index.from(cursor).take(BATCH_PIECES) {
                 let own = if stretch.zero { 0 } else { span.bytes };
                 if !chosen.is_empty() && bytes + own > max_bytes {
                     break;
@@ -183,7 +218,7 @@ impl Journal {
         }
         self.applying.set(true);
         let pieces = chosen.into_iter().map(|(span, stretch)| self.piece(span, stretch)).collect();
-        Some(ApplyBatch { pieces, _out: Out(self.applying.clone()) })
+        Some(ApplyBatch { moment, pieces, _out: Out(self.applying.clone()) })
     }
 
     /// The caller has written the batch to the base **and synced the base** (damaged pieces: durably
@@ -198,7 +233,7 @@ impl Journal {
             for piece in &batch.pieces {
                 let done = piece.stretch;
                 // A newer version that came meanwhile stays. Joined zeros have lost their place.
-                state.index.remove(piece.span, |now| match done.zero {
+                state.index.remove(batch.moment, piece.span, |now| match done.zero {
                     true => now.zero && now.commit == done.commit,
                     false => now.place == done.place,
                 });

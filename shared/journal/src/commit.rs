@@ -10,7 +10,7 @@ use crate::record::{
     Adopted, CommitPayload, Kind, MAX_BODY, RECORD_HEADER, RecordHeader, encode_abort, stride,
 };
 use crate::state::{LiveCommit, State};
-use crate::{Error, Journal};
+use crate::{Error, Journal, Moment};
 
 /// The longest part of a manifest.
 const MANIFEST_PART: u64 = 256 << 10;
@@ -184,11 +184,19 @@ impl Journal {
                 state.index_copy(&self.geometry, &record, number);
             }
         }
+        self.committed(state, number);
         state.commits.insert(number, LiveCommit { first_segment });
         state.streamed = 0;
         if let Some(stream) = &mut state.stream {
             // What comes from here on is of the epoch that this cut opens.
             stream.follow(number, cut);
+        }
+    }
+
+    /// What comes from here on changes the image at this commit, to which somebody may want to go back.
+    pub(crate) fn committed(&self, state: &mut State, number: u64) {
+        if self.config.keep_points {
+            state.index.split(Moment { commit: number, split: 0 });
         }
     }
 

@@ -21,6 +21,9 @@ pub struct Config {
     /// index takes at most about 200 bytes for each: an entry of the session before the commit, at
     /// most two entries of the ordered map after it.
     pub max_records: u64,
+    /// The base passes through the image at every commit, so that a history can keep them. Else only the
+    /// newest version of a byte is kept.
+    pub keep_points: bool,
 }
 
 impl Config {
@@ -32,6 +35,7 @@ impl Config {
             segment_bytes: 64 << 20,
             max_bytes: 4 << 30,
             max_records: 4 << 20,
+            keep_points: false,
         }
     }
 

@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, Notify};
 use crate::chain::{Chain, Directory, read_directory};
 use crate::commit::in_version_order;
 use crate::damage::Damage;
-use crate::index::{Index, Place, Stretch};
+use crate::generations::Generations;
+use crate::index::{Place, Stretch};
 use crate::layout::{Previous, Progress, RECORDS_START};
 use crate::record::{Kind, RECORD_HEADER, RecordHeader};
 use crate::replay::Replay;
@@ -26,7 +27,7 @@ use crate::seal::{Copy, kept_bytes, low_water, plan};
 use crate::segment::{ReadError, Segment};
 use crate::state::{Counters, LiveCommit, Marks, OpenSession, State};
 use crate::stream::OpenStream;
-use crate::{Config, Error, Journal};
+use crate::{Config, Error, Journal, Moment};
 
 /// What an opening found.
 #[derive(Clone, Debug, Default)]
@@ -252,6 +253,9 @@ impl Journal {
         let now = |place: Place| moved.get(&place).copied().unwrap_or(place);
         let mut recovered = Recovered { damage: replay.damage, ..Recovered::default() };
         let newest = replay.commits.last_key_value().map(|(number, _)| *number);
+        let first = replay.commits.first_key_value().map(|(number, _)| number - 1);
+        let commit = first.unwrap_or(state.progress.newest);
+        state.index.split(Moment { commit, split: 0 });
         for (number, commit) in replay.commits {
             let mut first_segment = now(commit.place).segment;
             let mut sessions = Vec::with_capacity(commit.sessions.len());
@@ -264,8 +268,9 @@ impl Journal {
                 }
             }
             for run in lost.get(&number).into_iter().flat_map(GrainSet::runs) {
-                state.index.remove(self.geometry.span_of(run), |_| true);
+                state.index.forget(self.geometry.span_of(run));
             }
+            self.committed(state, number);
             let (cut, body) = (commit.cut, commit.body);
             let mut stream =
                 StreamState { cut, commit: number, sequence: 0, grains: GrainSet::new() };
@@ -361,7 +366,7 @@ fn empty_state(chain: &Chain) -> State {
         commits: BTreeMap::new(),
         stream: None,
         streamed: 0,
-        index: Index::default(),
+        index: Generations::default(),
         cursor: (VolumeId(0), 0),
         open_records: 0,
         counters: Counters::default(),

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use grain::{CutId, Geometry, GrainSet, Run, SessionId, VolumeId};
 
-use crate::index::{Index, Place, RecordRef, Stretch};
+use crate::generations::Generations;
+use crate::index::{Place, RecordRef, Stretch};
 use crate::layout::{Mark, Nonce, Progress, RECORDS_START};
 use crate::record::RecordHeader;
 use crate::segment::Segment;
@@ -123,7 +124,7 @@ pub(crate) struct State {
     pub stream: Option<OpenStream>,
     /// Stream records after the newest commit, whether their stream has been ended or not.
     pub streamed: u64,
-    pub index: Index,
+    pub index: Generations,
     pub cursor: (VolumeId, u64),
     pub open_records: u64,
     pub counters: Counters,

@@ -296,6 +296,7 @@ impl World {
             segment_bytes,
             max_bytes: if roomy { max_bytes.max(64 << 20) } else { max_bytes },
             max_records: if roomy { 1 << 20 } else { max_records },
+            keep_points: false,
         };
         replica::Settings {
             journal,

@@ -7,6 +7,7 @@ mod damage;
 mod errors;
 mod forged;
 mod limits;
+mod points;
 mod round_trip;
 mod stream;
 mod together;

@@ -124,6 +124,7 @@ impl Pair {
             segment_bytes: 2 << 20,
             max_bytes: 64 << 20,
             max_records: 1 << 16,
+            keep_points: false,
         };
         let source_keys = Rc::new(SiteKeys::generate().unwrap());
         let pair = Pair {
