@@ -12,8 +12,8 @@
 //! * memory and disk space have limits, and reaching one loses nothing.
 //!
 //! What it does not do: it never reads or writes the base (its owner applies what it hands out), it
-//! keeps no history, and it does not decide which sessions to adopt. The format:
-//! `docs/formats/journal.md`.
+//! keeps nothing of what it has applied (what the base held before is another log's, [`history`]), and it
+//! does not decide which sessions to adopt. The format: `docs/formats/journal.md`.
 
 mod apply;
 mod chain;
@@ -23,6 +23,7 @@ mod config;
 mod damage;
 mod error;
 mod files;
+pub mod history;
 mod index;
 mod journal;
 mod layout;
