@@ -8,7 +8,7 @@ use bytes::Bytes;
 use disk::{Context, File, OpenMode};
 use grain::Geometry;
 
-use crate::layout::{Nonce, Previous};
+use crate::layout::{Nonce, Previous, RECORDS_START};
 use crate::segment::{read_if_there, read_twice};
 
 use super::Error;
@@ -182,6 +182,12 @@ impl Directory {
             Some(end) => Known::Sealed(end),
             None => Known::Open(mark),
         };
+        let bytes = file.len().map_err(cannot)?;
+        let bare = live.header.is_none() && mark.is_none();
+        if matches!(known, Known::Open(_)) && is_last && (bare || bytes < RECORDS_START) {
+            // A segment has its fixed part before it has its name: nothing says what else is gone.
+            return lost("the segment's header and marks are gone");
+        }
         if let Known::Sealed(end) = known
             && let Some(content) = read_index(ctx, &segment, &file, geometry, end).await?
         {

@@ -92,6 +92,9 @@ impl Replay {
             self.life = self.life.max(header.life);
         }
         let number = link.number;
+        if link.header.is_none() && !matches!(link.content, Content::Lost { .. }) {
+            self.damage.push(format!("segment {number}: the segment's header does not check"));
+        }
         match &link.content {
             Content::Lost { why, to } => {
                 let which = match to {
