@@ -151,12 +151,18 @@ impl History {
         let Ok(bytes) = read_twice(&file, at + number * BLOCK, BLOCK as usize).await else {
             return Ok(None);
         };
-        let Some(entries) = index::decode_block(&bytes, number, &sealed.segment.nonce) else {
+        let Some(entries) = self.decode(&bytes, number, sealed) else {
             return Ok(None);
         };
         let block = Rc::new(entries);
         self.cache.borrow_mut().put(key, block.clone());
         Ok(Some(block))
+    }
+
+    /// The entries of a block, if it checks and all of them are bytes of the volumes.
+    fn decode(&self, bytes: &[u8], number: u64, sealed: &Sealed) -> Option<Vec<Entry>> {
+        let entries = index::decode_block(bytes, number, &sealed.segment.nonce)?;
+        entries.iter().all(|entry| self.geometry.holds_span(entry.span())).then_some(entries)
     }
 
     /// All entries of a sealed segment.
@@ -178,7 +184,7 @@ impl History {
             for number in first..first + count {
                 let from = ((number - first) * BLOCK) as usize;
                 let block = bytes.get(from..from + BLOCK as usize).unwrap_or_default();
-                match index::decode_block(block, number, &sealed.segment.nonce) {
+                match self.decode(block, number, sealed) {
                     Some(entries) => found.extend(entries),
                     None => {
                         self.rebuild(sealed, moment).await?;

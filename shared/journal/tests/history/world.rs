@@ -313,7 +313,7 @@ impl World {
             let moment = Moment::after(point.commit);
             let seen = self.view(moment).await.unwrap();
             let expected = &self.model.at[&point.commit];
-            assert_eq!(seen == *expected, true, "other bytes at {moment:?}");
+            assert!(seen == *expected, "other bytes at {moment:?}");
             let changed = self.history().changed_since(moment).await.unwrap();
             for (volume, _) in self.geometry.iter() {
                 for index in 0..self.geometry.grains(volume) {
@@ -327,7 +327,7 @@ impl World {
         }
         for (moment, images) in &self.model.views {
             let seen = self.view(*moment).await.unwrap();
-            assert_eq!(seen == *images, true, "other bytes in the view at {moment:?}");
+            assert!(seen == *images, "other bytes in the view at {moment:?}");
         }
         for cut in &self.model.durable {
             assert!(points.iter().any(|point| point.cut == *cut), "a durable point is gone");
