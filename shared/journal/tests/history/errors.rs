@@ -53,6 +53,8 @@ async fn one_failure(after: u64, for_good: bool, crash: Option<Crash>) -> bool {
     world.model.durable.clear();
     let opened = world.open().await.unwrap();
     world.settle(&opened).await;
+    // What an opening showed is relied on: no power cut takes it away.
+    world.apply(true).await.unwrap();
     world.machine.crash_seeded(Crash::PowerCut, after);
     let opened = world.open().await.unwrap();
     world.settle(&opened).await;
