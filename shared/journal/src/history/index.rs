@@ -6,7 +6,7 @@ use grain::{Geometry, GrainSet, Span, VolumeId};
 use crate::codec::{Reader, Writer, crc_of};
 use crate::layout::{Nonce, is_possible_counter};
 
-use super::layout::Tally;
+use super::layout::{Tally, is_possible_life};
 use super::record::{Kind, RecordHeader};
 use super::{MAX_RECORD_BYTES, Moment};
 
@@ -207,6 +207,7 @@ impl Head {
             life,
         };
         let sound = possible
+            && is_possible_life(life)
             && records_end == end
             && longest <= MAX_RECORD_BYTES
             // Each entry has a record.

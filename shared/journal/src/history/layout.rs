@@ -102,6 +102,7 @@ impl SegmentHeader {
         let counters = [header.number, header.low, header.oldest, header.previous.end];
         let possible = counters.into_iter().all(is_possible_counter) && header.tally.is_possible();
         let sound = header.number > 0
+            && is_possible_life(header.life)
             && header.low <= header.number
             && header.previous.number < header.number
             && header.nonce != Nonce::default();
@@ -120,6 +121,11 @@ pub(super) struct Mark {
     pub tally: Tally,
     /// Nonce of the segment after this one, once there is one; else zeros.
     pub next: Nonce,
+}
+
+/// False for a number of an opening that no history reaches, see [`is_possible_counter`].
+pub(super) fn is_possible_life(life: u32) -> bool {
+    life < 1 << 31
 }
 
 /// The generation of the mark of a segment that has ended.

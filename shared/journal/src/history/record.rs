@@ -8,7 +8,7 @@ use grain::{CutId, Span, VolumeId};
 use crate::codec::{Reader, Writer, crc_of};
 use crate::layout::{Nonce, is_possible_counter};
 
-use super::layout::Tally;
+use super::layout::{Tally, is_possible_life};
 use super::{MAX_LABEL_BYTES, MAX_RECORD_BYTES, Point};
 
 /// Bytes of a record's header.
@@ -206,6 +206,7 @@ impl RecordHeader {
             _ => true,
         };
         let saved = !self.kind.is_saved() || (1..=MAX_RECORD_BYTES).contains(&bytes) && ends;
+        let possible = possible && is_possible_life(self.life);
         possible && content && saved && u64::from(self.payload) <= MAX_RECORD_BYTES
     }
 }

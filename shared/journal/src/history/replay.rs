@@ -158,7 +158,7 @@ impl Replay {
     /// Before something that can be read, so much had been written.
     fn resolve(&mut self, tally: Tally) {
         if std::mem::take(&mut self.unbounded) {
-            self.spoilt = self.spoilt.max(tally.reach);
+            self.spoilt = self.spoilt.max(tally.reach).max(self.tally.reach);
             if tally.controls > self.tally.controls {
                 self.suspects.append(&mut self.points);
             }

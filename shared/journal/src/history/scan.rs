@@ -92,7 +92,8 @@ pub(super) async fn scan(
         // No record follows: only the mark may say what this was.
         let to = walk.found.durable;
         walk.settle();
-        let tally = mark.filter(|m| m.durable >= to).map(|m| m.tally);
+        let last = walk.found.last;
+        let tally = mark.filter(|m| m.durable >= to).map(|m| m.tally.max(last));
         walk.found.items.push(Item::Gap { from: at, to, tally });
         at = to;
     }
