@@ -12,8 +12,8 @@
 //! * memory and disk space have limits, and reaching one loses nothing.
 //!
 //! What it does not do: it never reads or writes the base (its owner applies what it hands out), it
-//! keeps no history, and it does not decide which sessions to adopt. The format:
-//! `docs/formats/journal.md`.
+//! keeps nothing of what it has applied (what the base held before is another log's, [`history`]), and it
+//! does not decide which sessions to adopt. The format: `docs/formats/journal.md`.
 
 mod apply;
 mod chain;
@@ -24,10 +24,10 @@ mod damage;
 mod error;
 mod files;
 mod generations;
+pub mod history;
 mod index;
 mod journal;
 mod layout;
-mod moment;
 mod record;
 mod recovery;
 mod replay;
@@ -42,7 +42,7 @@ pub use apply::{ApplyBatch, Piece};
 pub use config::Config;
 pub use damage::{Damage, Stretch, What};
 pub use error::Error;
+pub use history::Moment;
 pub use journal::{Journal, Received, Stats};
-pub use moment::Moment;
 pub use recovery::{Commit, Recovered, SessionState, StreamState};
 pub use stream::StreamProgress;

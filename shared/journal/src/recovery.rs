@@ -374,7 +374,7 @@ fn empty_state(chain: &Chain) -> State {
 }
 
 /// BLAKE3 of the grain size and of the volumes' sizes, in their order.
-fn digest_of(geometry: &Geometry) -> [u8; 32] {
+pub(crate) fn digest_of(geometry: &Geometry) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&geometry.grain.bytes().to_le_bytes());
     for (_, volume) in geometry.iter() {

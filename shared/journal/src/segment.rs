@@ -93,7 +93,7 @@ pub(crate) async fn read_mark(file: &Rc<dyn File>, nonce: &Nonce) -> io::Result<
 
 /// `len` bytes, or nothing when the file is too short for them or the disk cannot read them: both
 /// are for the caller what bytes that do not check are.
-async fn read_if_there(file: &Rc<dyn File>, at: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_if_there(file: &Rc<dyn File>, at: u64, len: usize) -> io::Result<Vec<u8>> {
     if at + len as u64 > file.len()? {
         return Ok(Vec::new());
     }
@@ -154,7 +154,7 @@ impl Segment {
     }
 }
 
-async fn digest_of(ctx: &Context, payload: &Bytes) -> [u8; 32] {
+pub(crate) async fn digest_of(ctx: &Context, payload: &Bytes) -> [u8; 32] {
     if payload.len() < OFFLOAD_FROM {
         return *blake3::hash(payload).as_bytes();
     }

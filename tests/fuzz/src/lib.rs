@@ -50,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     targets::frame::TARGET,
     targets::grain_set::TARGET,
     targets::greeting::TARGET,
+    targets::history::TARGET,
     targets::journal::TARGET,
     targets::label::TARGET,
     targets::kept::TARGET,

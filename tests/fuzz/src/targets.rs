@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod frame;
 pub mod grain_set;
 pub mod greeting;
+pub mod history;
 pub mod journal;
 pub mod kept;
 pub mod label;

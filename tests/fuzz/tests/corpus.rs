@@ -23,7 +23,8 @@ fn every_target_holds_on_its_corpus_and_on_changes_of_it() {
         for (name, bytes) in &inputs {
             most.run(target, name, bytes);
         }
-        let dear = ["control", "journal", "media_set", "envelope"].contains(&target.name);
+        let dear =
+            ["control", "history", "journal", "media_set", "envelope"].contains(&target.name);
         let mut random = SplitMix64::new(number as u64);
         for n in 0..if dear { CHANGED_DEAR } else { CHANGED } {
             let (_, bytes) = &inputs[n % inputs.len()];
