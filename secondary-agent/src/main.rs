@@ -49,6 +49,12 @@ enum Verb {
     Verify(agent::verbs::verify::Arguments),
     /// Hand the role over to the other site, planned, with nothing lost
     Switchover(agent::verbs::switchover::Arguments),
+    /// Name an instant, to go back to at the replicas
+    Bookmark(agent::verbs::bookmark::Arguments),
+    /// List what one can go back to
+    Points(agent::verbs::points::Arguments),
+    /// Offer the replica as it was, over NBD, while the mirroring goes on
+    Export(agent::verbs::export::Arguments),
     /// Make this replica the source, because the source is gone
     Promote(agent::verbs::promote::Arguments),
     /// Make this source a replica of the other one, which was promoted
@@ -79,6 +85,9 @@ fn main() -> ExitCode {
             Verb::Pace(a) => agent::verbs::pace::run(verb, a).await,
             Verb::Verify(a) => agent::verbs::verify::run(verb, a).await,
             Verb::Switchover(a) => agent::verbs::switchover::run(verb, a).await,
+            Verb::Bookmark(a) => agent::verbs::bookmark::run(verb, a).await,
+            Verb::Points(a) => agent::verbs::points::run(verb, a).await,
+            Verb::Export(a) => agent::verbs::export::run(verb, a).await,
             Verb::Promote(a) => agent::verbs::promote::run(verb, a).await,
             Verb::Rejoin(a) => agent::verbs::rejoin::run(verb, a).await,
         }

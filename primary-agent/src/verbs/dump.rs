@@ -15,7 +15,7 @@ use site::location::Name;
 use site::{Exit, Problem};
 
 use super::Context;
-use agent::flags::{duration, size};
+use agent::flags::{FreezeFlags, duration, size};
 
 /// Flags of `dump`.
 #[derive(clap::Args)]
@@ -58,15 +58,8 @@ pub struct Arguments {
     /// And then?
     #[arg(long, value_enum, default_value_t)]
     preserve: Overflow,
-    /// Command (or fsfreeze:PATH) that quiesces the application before the cut
-    #[arg(long, value_name = "COMMAND")]
-    freeze: Option<String>,
-    /// Command that ends it after the cut
-    #[arg(long, value_name = "COMMAND")]
-    thaw: Option<String>,
-    /// Longest time that anything stays frozen
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    freeze_limit: Duration,
+    #[command(flatten)]
+    freeze: FreezeFlags,
     /// Do not wait for the end
     #[arg(long)]
     background: bool,
@@ -130,9 +123,7 @@ impl Arguments {
                 Overflow::Throttle => Preserve::Throttle,
                 Overflow::Abort => Preserve::Abort,
             },
-            freeze: self.freeze.clone(),
-            thaw: self.thaw.clone(),
-            freeze_limit_s: self.freeze_limit.as_secs(),
+            freeze: self.freeze.arguments(),
             resume: self.resume,
         })
     }

@@ -9,6 +9,7 @@ mod events;
 pub mod flags;
 pub mod hours;
 mod passphrase;
+pub mod past;
 mod peer;
 pub mod problem;
 pub mod reach;

@@ -149,6 +149,11 @@ pub fn of_media(e: &media::MediaError) -> Problem {
     Problem::of_class("media", e.to_string(), e.class()).safe("What does not check is not used.")
 }
 
+/// The NBD server does not serve.
+pub(crate) fn nbd_problem(e: &nbd::Error) -> Problem {
+    Problem::new("nbd", e.to_string(), Exit::OPERATOR).safe("No export is offered.")
+}
+
 /// A wish that cannot be fulfilled now.
 pub fn refused(code: &str, what: impl Into<String>) -> Problem {
     Problem::new(code, what, Exit::OPERATOR).safe("Nothing was changed.")

@@ -7,6 +7,7 @@ use site::amount::{human_bytes, human_duration, human_rate};
 use site::printer::Table;
 
 use crate::VerifiedStatus;
+use crate::past::PastStatus;
 use crate::status::{Amount, ForecastStatus, PeerStatus, Status};
 
 fn amount(amount: Amount) -> String {
@@ -102,6 +103,9 @@ pub fn status(printer: &Printer, status: &Status) {
             _ => {}
         }
     }
+    if let Some(kept) = &status.past {
+        past(kept, status.unix_ms, &mut row);
+    }
     if let Some(taken) = &status.generation {
         let when = age(status.unix_ms.max(taken.unix_ms), taken.unix_ms);
         let cut = &taken.cut;
@@ -118,6 +122,28 @@ pub fn status(printer: &Printer, status: &Status) {
         row("a power cut would add", format!("{excess} to be compared"));
     }
     printer.table(&table, &json);
+}
+
+/// How far back one can go, and who looks.
+fn past(kept: &PastStatus, now: u64, row: &mut impl FnMut(&str, String)) {
+    let text = match (&kept.ended, kept.oldest_unix_ms) {
+        (Some(why), _) => format!("NONE: {why}"),
+        (None, Some(oldest)) => {
+            let since = age(now.max(oldest), oldest);
+            format!("{} points, the oldest {since}, {}", kept.points, human_bytes(kept.bytes))
+        }
+        (None, None) => "no point yet".to_owned(),
+    };
+    row("history", text);
+    for view in &kept.views {
+        let shows = view.label.as_ref().unwrap_or(&view.cut);
+        let how = if view.writable { "writable" } else { "read-only" };
+        let text = match &view.ended {
+            Some(why) => format!("{} of {shows}: ENDED, {why}", view.id),
+            None => format!("{} of {shows}, {how}, on {}", view.id, view.socket),
+        };
+        row("view", text);
+    }
 }
 
 /// The newest verification: how much it proves, how old it is, what differs.

@@ -7,6 +7,7 @@ use replication::state::{Role, State};
 use serde::{Deserialize, Serialize};
 use site::amount::counted;
 
+use crate::past::PastStatus;
 use crate::{VerifiedStatus, VerifyProgress};
 
 /// Places named at most.
@@ -69,6 +70,9 @@ pub struct Status {
     /// What the newest verification of a replica found.
     #[serde(default)]
     pub verified: Option<VerifiedStatus>,
+    /// What a replica keeps of its past, and who looks at it.
+    #[serde(default)]
+    pub past: Option<PastStatus>,
     /// The newest fingerprint taken at a committed cut of a replica.
     pub generation: Option<GenerationStatus>,
     /// Bytes that a power cut now would make suspected.

@@ -87,6 +87,10 @@ id!(
     /// Names one copy session over the link.
     SessionId
 );
+id!(
+    /// Names the history of a replica: what does not carry it is not ours to go back to.
+    HistoryId
+);
 
 #[cfg(test)]
 mod tests {

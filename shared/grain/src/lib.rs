@@ -18,7 +18,7 @@ mod zero;
 pub use error::Error;
 pub use error_class::ErrorClass;
 pub use geometry::{Geometry, GeometryError, GrainSize, VolumeId, VolumeShape};
-pub use ids::{CutId, IdError, LayerId, RelationshipId, SessionId, SetId};
+pub use ids::{CutId, HistoryId, IdError, LayerId, RelationshipId, SessionId, SetId};
 pub use lineage::{Cut, CutReason, Layer, LayerName, Lineage, Position};
 pub use run::{Content, GrainData, Run, Span, SpanData};
 pub use set::{ChunkCursor, GrainSet, GrainSetDecoder};

@@ -69,8 +69,8 @@ impl Span {
         self.start.saturating_add(self.bytes)
     }
 
-    /// What is left of the span without these ranges of its volume's bytes, which are in address order and do
-    /// not overlap.
+    /// What is left of the span without these ranges of its volume's bytes, which are in order of their
+    /// first byte.
     pub fn without(self, ranges: impl IntoIterator<Item = std::ops::Range<u64>>) -> Vec<Span> {
         let mut left = Vec::new();
         let mut at = self.start;

@@ -156,6 +156,11 @@ impl RelationshipDir {
         self.path.join("journal")
     }
 
+    /// The folder of what a replica was before.
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history")
+    }
+
     /// The marker of a frozen application.
     pub fn frozen_marker(&self) -> PathBuf {
         self.path.join("frozen.json")

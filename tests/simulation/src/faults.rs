@@ -37,6 +37,8 @@ pub enum FileClass {
     Map,
     /// The journal.
     Journal,
+    /// What a replica was before.
+    History,
     /// Preserved grains.
     Side,
     /// A medium.
@@ -55,6 +57,7 @@ impl FileClass {
             _ if text.contains("state.json") => FileClass::State,
             _ if text.ends_with(".ghm") => FileClass::Map,
             _ if text.contains("/journal/") => FileClass::Journal,
+            _ if text.contains("/history/") => FileClass::History,
             _ if text.ends_with(".side") => FileClass::Side,
             _ => FileClass::Other,
         }

@@ -18,6 +18,7 @@ pub mod node;
 pub mod oracle;
 pub mod plan;
 pub mod process;
+pub mod remembering;
 pub mod run;
 pub mod script;
 pub mod shape;

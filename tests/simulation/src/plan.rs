@@ -10,6 +10,7 @@ use std::time::Duration;
 use disk::simulated::SplitMix64;
 
 use crate::keeping::{Keeping, prolong, strew};
+use crate::remembering;
 use crate::shape::Shape;
 use crate::steps::{Act, draw_few_steps, draw_steps};
 
@@ -95,6 +96,7 @@ impl Plan {
         }
         shape.keeping = keeping;
         strew(&mut steps, changes);
+        shape.retain = remembering::draw(seed, &mut steps);
         Plan { seed, scale, shape, steps, without: BTreeSet::new() }
     }
 

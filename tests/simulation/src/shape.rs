@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use disk::simulated::SplitMix64;
+use replication::replica::Retain;
 
 use crate::keeping::Keeping;
 
@@ -60,6 +61,8 @@ pub struct Shape {
     pub samples: u32,
     /// How the replica is kept.
     pub keeping: Keeping,
+    /// How long it remembers.
+    pub retain: Retain,
 }
 
 fn pick<T: Copy>(random: &mut SplitMix64, from: &[T]) -> T {
@@ -120,6 +123,7 @@ impl Shape {
             interval_ms: pick(random, &[30, 400, 3_000]),
             samples: pick(random, &[0, 30]),
             keeping: Keeping::default(),
+            retain: Retain::Nothing,
         }
     }
 }

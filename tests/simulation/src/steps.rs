@@ -104,6 +104,11 @@ pub enum Act {
     Mode(Mode),
     /// Waits until both sites run and neither a dump nor a load is under way, some seconds at most.
     Await,
+    /// Somebody looks at the replica as it was or is, and holds on to it.
+    Look {
+        /// Between two looks.
+        hold: Duration,
+    },
     /// Both machines are looked at as they would be after a crash now.
     Probe,
 }

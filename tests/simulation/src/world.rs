@@ -300,6 +300,10 @@ impl World {
         };
         replica::Settings {
             journal,
+            history: replica::HistorySettings {
+                dir: dir().join("history"),
+                retain: self.shape.retain,
+            },
             allow_direct: roomy || self.shape.allow_direct,
             layer_history_bytes: self.shape.layer_history[1],
             accept_touched: false,
@@ -368,6 +372,7 @@ impl World {
             replica: (site == Site::Replica)
                 .then(|| ReplicaState { source, ..ReplicaState::default() }),
             promoted: None,
+            bookmarks: Vec::new(),
         }
     }
 

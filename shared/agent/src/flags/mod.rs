@@ -1,5 +1,6 @@
 //! Flags of `serve`, the same for both agents: either site can take either role.
 
+mod freeze;
 mod replica;
 mod source;
 
@@ -13,6 +14,7 @@ use wire::frame::Compress;
 
 use crate::serve::SiteOptions;
 
+pub use freeze::FreezeFlags;
 pub use replica::ReplicaFlags;
 pub use source::SourceFlags;
 

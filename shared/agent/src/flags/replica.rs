@@ -1,8 +1,9 @@
 //! Flags of `serve` that say what a site does as the replica.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use replication::replica::FollowSettings;
+use replication::replica::{FollowSettings, Retain};
 
 use super::{Shared, duration, rate, size};
 use crate::replica::ReplicaOptions;
@@ -48,6 +49,16 @@ pub struct ReplicaFlags {
     /// What such a verification reads a second at most, at each site [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate, requires = "verify_every")]
     verify_rate: Option<u64>,
+    /// Keep what is overwritten for at least so long, e.g. 24h: every cut is a point that one can go
+    /// back to [default: nothing is kept]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    retain: Option<Duration>,
+    /// What that may take; the oldest points go first
+    #[arg(long, value_name = "SIZE", default_value = "20GiB", value_parser = size, requires = "retain")]
+    retain_bytes: u64,
+    /// Where it is kept [default: with the state]
+    #[arg(long, value_name = "DIR")]
+    history_dir: Option<PathBuf>,
 }
 
 impl ReplicaFlags {
@@ -78,6 +89,11 @@ impl ReplicaFlags {
             listen: shared.listen.clone(),
             verify_every: self.verify_every,
             verify_rate_bytes: self.verify_rate.unwrap_or(0),
+            retain: match self.retain {
+                Some(age) => Retain::Up { bytes: self.retain_bytes, age },
+                None => Retain::Nothing,
+            },
+            history_dir: self.history_dir.clone(),
         }
     }
 }

@@ -178,6 +178,7 @@ fn first_state(
         run: RunRecord::default(),
         replica: None,
         promoted: None,
+        bookmarks: Vec::new(),
     }
 }
 

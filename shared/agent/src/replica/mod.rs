@@ -6,16 +6,18 @@ mod promote;
 mod status;
 mod verbs;
 mod verify;
+mod views;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use disk::Context;
 use grain::attach::Verdict;
-use replication::replica::{FollowSettings, Replica, Settings};
+use replication::replica::{FollowSettings, HistorySettings, Replica, Retain, Settings};
 use replication::state::Role;
 use site::Problem;
 use site::location::{DirLock, Name, StateDir};
@@ -58,6 +60,10 @@ pub struct ReplicaOptions {
     pub verify_every: Option<Duration>,
     /// Bytes a second that such a verification reads at most; 0 for no limit.
     pub verify_rate_bytes: u64,
+    /// How long one can go back.
+    pub retain: Retain,
+    /// Where the history is, if not with the state.
+    pub history_dir: Option<PathBuf>,
 }
 
 impl Default for ReplicaOptions {
@@ -73,6 +79,8 @@ impl Default for ReplicaOptions {
             listen: Vec::new(),
             verify_every: None,
             verify_rate_bytes: 0,
+            retain: Retain::AsFound,
+            history_dir: None,
         }
     }
 }
@@ -99,6 +107,7 @@ pub struct ReplicaAgent {
     role_changed: Notify,
     door: RefCell<Option<Rc<Mutex<Listener>>>>,
     shown: RefCell<Option<Shown>>,
+    views: views::Views,
     _lock: DirLock,
 }
 
@@ -119,6 +128,10 @@ impl ReplicaAgent {
             journal: match options.journal_bytes {
                 Some(limit) => journal::Config::limited(relationship.dir.journal(), limit),
                 None => journal::Config::at_rest(relationship.dir.journal()),
+            },
+            history: HistorySettings {
+                dir: options.history_dir.clone().unwrap_or_else(|| relationship.dir.history()),
+                retain: options.retain,
             },
             allow_direct: options.allow_direct,
             layer_history_bytes: options.layer_history_bytes,
@@ -147,6 +160,7 @@ impl ReplicaAgent {
             role_changed: Notify::new(),
             door: RefCell::default(),
             shown: RefCell::default(),
+            views: Default::default(),
             _lock: lock,
         }))
     }
@@ -176,6 +190,7 @@ impl ReplicaAgent {
             outcome = self.follow_forever() => outcome,
         };
         self.events.note("stopping");
+        self.end_views().await;
         publisher.abort();
         verifier.abort();
         if matches!(outcome, Ok(RoleEnd::RoleChanged)) {

@@ -51,6 +51,7 @@ impl ReplicaAgent {
             unix_ms: taken.unix_ms,
             fingerprint: taken.fingerprint.to_string(),
         });
+        status.past = self.past();
         status.job = self.load_status();
         status.verifying = self.verify_progress().filter(VerifyProgress::is_running);
         status.events = self.events.all();

@@ -9,6 +9,7 @@ use site::Problem;
 use super::promote::PromoteArguments;
 use super::{LoadArguments, ReplicaAgent};
 use crate::control::{Daemon, arguments, other_role, unknown};
+use crate::past::ExportArguments;
 use crate::{FollowArguments, PeerArguments, VerifyArguments};
 
 impl Daemon for ReplicaAgent {
@@ -34,7 +35,11 @@ impl Daemon for ReplicaAgent {
                 PeerArguments::Add { .. } => Err(other_role(verb, "replica", "source")),
             },
             "promote" => self.promote(arguments::<PromoteArguments>(body)?).await,
-            "dump" | "dump-cancel" | "switchover" | "rejoin" | "mode" | "pace" => {
+            "points" => Ok(self.points(arguments(body)?)),
+            "export" => self.export(arguments::<ExportArguments>(body)?).await,
+            "export-look" => self.look_at_view(arguments(body)?),
+            "export-end" => self.end_view(arguments(body)?).await,
+            "dump" | "dump-cancel" | "bookmark" | "switchover" | "rejoin" | "mode" | "pace" => {
                 Err(other_role(verb, "replica", "source"))
             }
             "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),

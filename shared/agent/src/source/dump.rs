@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use grain::SetId;
 use replication::dump::{DumpJob, DumpOptions, DumpRequest, Preserve, SavedOptions};
@@ -10,12 +9,12 @@ use replication::state::SetStage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use site::Problem;
-use site::hooks::{Frozen, Hooks};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::{Passphrase, Recipient, Ticket, TicketContent};
 
 use super::SourceAgent;
+use super::freeze::FreezeArguments;
 use crate::problem::{of_relationship, of_replication, of_wire, refused};
 use crate::status::{JobStatus, Progress};
 
@@ -47,12 +46,9 @@ pub struct DumpArguments {
     pub preserve_wait_ms: u64,
     /// And then?
     pub preserve: Preserve,
-    /// Quiesces the application before the cut: a command, or `fsfreeze:PATH`.
-    pub freeze: Option<String>,
-    /// Ends it after the cut.
-    pub thaw: Option<String>,
-    /// The longest that each of freeze, frozen time and thaw may take.
-    pub freeze_limit_s: u64,
+    /// Around the cut.
+    #[serde(flatten)]
+    pub freeze: FreezeArguments,
     /// Take up the unfinished set.
     pub resume: bool,
 }
@@ -155,28 +151,10 @@ impl SourceAgent {
         request: DumpRequest,
         arguments: &DumpArguments,
     ) -> Result<Rc<DumpJob>, Problem> {
-        let frozen = self.freeze(arguments).await?;
+        let frozen = self.freeze(&arguments.freeze).await?;
         let job = DumpJob::begin(&self.source, request).await;
-        if let Some(frozen) = frozen {
-            let thawed = frozen.thaw().await.map_err(|e| Problem::from(&e))?;
-            if !thawed.in_time {
-                self.events.note("the application was thawed before the cut was made");
-            }
-        }
+        self.thaw(frozen).await?;
         job.map_err(|e| of_replication(&e))
-    }
-
-    async fn freeze(&self, arguments: &DumpArguments) -> Result<Option<Frozen>, Problem> {
-        let Some(freeze) = &arguments.freeze else { return Ok(None) };
-        let limit = Duration::from_secs(arguments.freeze_limit_s.max(1));
-        let hooks = Hooks::new(freeze, arguments.thaw.as_deref(), limit);
-        let hooks = hooks.map_err(|e| Problem::from(&e))?;
-        let dir = &self.relationship.dir;
-        let mut needed = vec![dir.path().to_owned(), self.side_dir()];
-        needed.extend(self.source.volumes().iter().map(|(_, v)| v.path.clone()));
-        hooks.check(&needed).map_err(|e| Problem::from(&e))?;
-        let frozen = hooks.freeze(&self.ctx, &dir.frozen_marker()).await;
-        frozen.map(Some).map_err(|e| Problem::from(&e))
     }
 
     async fn resume_job(

@@ -1,7 +1,9 @@
 //! The daemon of a source: NBD exports, the door for replicas, dumps, control, status.
 
+mod bookmark;
 mod dump;
 mod forecast;
+mod freeze;
 mod links;
 mod mode;
 mod pace;
@@ -23,9 +25,9 @@ use disk::Context;
 use grain::attach::Rule;
 use replication::source::{ServeSettings, Settings, Source, StreamSettings, VolumeExport};
 use replication::state::Role;
+use site::Problem;
 use site::location::{DirLock, Name, StateDir};
 use site::runtime::Shutdown;
-use site::{Exit, Problem};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use wire::PeerSet;
@@ -33,11 +35,13 @@ use wire::frame::Compress;
 
 use crate::control::{self, Daemon};
 use crate::hours::Hours;
-use crate::problem::{of_relationship, of_replication, refused};
+use crate::problem::{nbd_problem, of_relationship, of_replication, refused};
 use crate::serve::RoleEnd;
 use crate::{Events, Relationship};
 
+pub use bookmark::{BookmarkAnswer, BookmarkArguments, BookmarkedPeer};
 pub use dump::DumpArguments;
+pub use freeze::FreezeArguments;
 pub use rustls::ServerConfig as TlsServerConfig;
 pub use status::plan_of;
 
@@ -288,8 +292,4 @@ impl SourceAgent {
     pub fn source(&self) -> &Rc<Source> {
         &self.source
     }
-}
-
-fn nbd_problem(e: &nbd::Error) -> Problem {
-    Problem::new("nbd", e.to_string(), Exit::OPERATOR).safe("No export is offered.")
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use site::Problem;
 
 use super::SourceAgent;
+use super::bookmark::BookmarkArguments;
 use super::dump::DumpArguments;
 use super::mode::ModeArguments;
 use super::pace::PaceArguments;
@@ -26,13 +27,16 @@ impl Daemon for SourceAgent {
     async fn verb(self: Rc<Self>, verb: &str, body: Value) -> Result<Value, Problem> {
         match verb {
             "dump" => self.begin_dump(arguments::<DumpArguments>(body)?).await,
+            "bookmark" => self.bookmark(arguments::<BookmarkArguments>(body)?).await,
             "mode" => self.mode(arguments::<ModeArguments>(body)?).await,
             "pace" => self.set_pace(arguments::<PaceArguments>(body)?),
             "peer" => self.peer(arguments::<PeerArguments>(body)?).await,
             "dump-cancel" => self.cancel_dump().await,
             "switchover" => self.switch_over(arguments::<SwitchoverArguments>(body)?).await,
             "rejoin" => self.rejoin(arguments::<RejoinArguments>(body)?).await,
-            "promote" | "load" | "follow" => Err(other_role(verb, "source", "replica")),
+            "promote" | "load" | "follow" | "points" | "export" | "export-look" | "export-end" => {
+                Err(other_role(verb, "source", "replica"))
+            }
             "verify" => self.begin_verify(arguments::<VerifyArguments>(body)?),
             "verify-stop" => Ok(self.stop_verify()),
             "verify-progress" => Ok(json!(self.verify_progress())),

@@ -1,11 +1,14 @@
 //! The verbs that both agents have, one file each: flags and words.
 
+pub mod bookmark;
+pub mod export;
 pub mod follow;
 pub mod identity;
 pub mod mode;
 pub mod pace;
 pub mod peer;
 pub mod plan;
+pub mod points;
 pub mod promote;
 pub mod rejoin;
 pub mod serve;

@@ -9,6 +9,7 @@ use site::printer::Table;
 use site::{Printer, Problem};
 
 use super::Context;
+use crate::past::{When, wall_clock};
 use crate::reach;
 use crate::replica::{PromoteAnswer, PromoteArguments, ReplicaAgent, ReplicaOptions};
 
@@ -20,6 +21,10 @@ pub struct Arguments {
     /// Show what it would stand on and what would be lost; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// At an earlier point, which goes back what changed since: a time, a cut's id, a bookmark (see
+    /// `points`) [default: everything that is here]
+    #[arg(long, value_name = "WHEN", conflicts_with = "inconsistent")]
+    at: Option<String>,
     /// Promote a copy that is no point in time; what it lacks is told to every other site
     #[arg(long)]
     inconsistent: bool,
@@ -27,13 +32,14 @@ pub struct Arguments {
 
 /// Promotes, through the running agent or by itself.
 pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
-    let asked =
-        PromoteArguments { inconsistent: arguments.inconsistent, dry_run: arguments.dry_run };
+    let at = arguments.at.as_deref().filter(|at| *at != "latest");
+    let at = at.map(|at| When::read(at, verb.ctx.unix_ms())).transpose()?;
+    let (inconsistent, dry_run) = (arguments.inconsistent, arguments.dry_run);
+    let asked = PromoteArguments { inconsistent, dry_run, at };
     let running = reach::running(&verb.state, &arguments.name).await?;
     let answer: PromoteAnswer = match &running {
         Some(client) => {
-            let body = json!({ "inconsistent": asked.inconsistent, "dry_run": asked.dry_run });
-            let answer = reach::verb(client, "promote", &body).await?;
+            let answer = reach::verb(client, "promote", &json!(asked)).await?;
             serde_json::from_value(answer).map_err(|e| Problem::bug(e.to_string()))?
         }
         None => {
@@ -63,6 +69,12 @@ fn show(printer: &Printer, answer: &PromoteAnswer) {
     row("cut", answer.cut.clone());
     if let Some(age) = answer.age_ms {
         row("age", human_duration(Duration::from_millis(age)));
+    }
+    if let Some(point) = &answer.point {
+        let name = point.label.as_ref().unwrap_or(&point.cut);
+        row("goes back to", format!("{name} of {}", wall_clock(point.unix_ms)));
+        let (grains, bytes) = (answer.goes_back.grains, human_bytes(answer.goes_back.bytes));
+        row("which changes", format!("{grains} grains ({bytes}), as writes"));
     }
     if answer.writes_after > 0 {
         row("and after it", format!("{} writes, in their order", answer.writes_after));

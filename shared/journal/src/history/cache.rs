@@ -1,6 +1,6 @@
 //! Blocks of indexes that were read, the least recently used one given up first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::index::{Entry, PER_BLOCK};
@@ -15,7 +15,7 @@ type Key = (u64, u64);
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Cache {
-    blocks: HashMap<Key, (Rc<Vec<Entry>>, u64)>,
+    blocks: BTreeMap<Key, (Rc<Vec<Entry>>, u64)>,
     /// Keys by when they were last used.
     used: BTreeMap<u64, Key>,
     clock: u64,

@@ -124,6 +124,8 @@ pub enum Message {
         carries: Option<SessionId>,
         /// When the cut was made.
         unix_ms: u64,
+        /// The name of a bookmark.
+        label: Option<String>,
     },
     /// Source: all sets of the catch-up were sent.
     Go,
@@ -254,6 +256,8 @@ pub enum Message {
         unix_ms: u64,
         /// Layers up to here are not needed by anyone.
         floor: Option<CutId>,
+        /// The name of a bookmark.
+        label: Option<String>,
     },
     /// Source: make durable what came up to here.
     StreamFlush {

@@ -41,11 +41,13 @@ impl Replica {
             self.store.save().await?;
             self.commit_unsaved.set(false);
         }
+        self.tend_history().await;
         let mut applied = 0;
         while applied < most
             && let Some(batch) = self.journal.next_apply(BATCH_BYTES)
         {
             applied += batch.pieces().iter().map(|piece| piece.span().bytes).sum::<u64>();
+            self.keep_what_was(&batch).await?;
             let failed = self.volumes.failed_syncs();
             let mut pieces = futures_util::stream::iter(0..batch.pieces().len())
                 .map(|i| self.apply_piece(&batch, i))
@@ -58,9 +60,11 @@ impl Replica {
             self.sync_base(failed).await?;
             if !lost.is_empty() {
                 self.note_damaged(&lost).await?;
+                self.withdraw_after(batch.moment().commit).await?;
             }
             self.journal.applied(batch).await?;
         }
+        self.trim_history().await?;
         Ok(())
     }
 

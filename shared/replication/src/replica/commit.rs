@@ -26,6 +26,9 @@ pub(super) struct CommitBody {
     /// everything that this side lacks.
     #[serde(default)]
     pub(super) streamed: bool,
+    /// What people call the cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) label: Option<String>,
 }
 
 impl CommitBody {
@@ -75,6 +78,7 @@ impl Replica {
             layer,
             unreadable: unreadable.runs().collect(),
             streamed: false,
+            label: record.label.clone(),
         };
         // In a task of its own, under the lock that applying takes: whoever drops the session in between
         // (a load that is asked for) must not leave a journal that knows of the commit and a state that
@@ -201,7 +205,7 @@ impl Replica {
         self.store.save().await?;
         self.commit_unsaved.set(false);
         free(&self.store, freed);
-        Ok(())
+        self.note_point(body.label).await
     }
 
     /// Grains that are damaged here and of which the catch-up that is committed brought nothing. After a crash

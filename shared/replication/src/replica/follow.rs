@@ -329,7 +329,7 @@ impl Following<'_> {
         let (message, payload) = answer(inbox).await?;
         let cut = match message {
             Message::NothingNew { cut } if Some(cut) == self.replica.head() => cut,
-            Message::CatchUp { session, cut, since, carries, unix_ms } => {
+            Message::CatchUp { session, cut, since, carries, unix_ms, label } => {
                 let lineage: grain::Lineage = body(&payload)?;
                 lineage
                     .validate(grain::attach::Facts::MAX_CUTS)
@@ -343,6 +343,7 @@ impl Following<'_> {
                     since,
                     carries,
                     unix_ms,
+                    label,
                     lineage,
                     pull,
                     record,

@@ -103,6 +103,7 @@ impl Replica {
         if self.pull.borrow().as_ref().is_some_and(|pull| pull.is_direct()) {
             self.distrust_pull().await?;
         }
+        self.end_history("media are loaded").await?;
         let before = self.unloaded.set();
         let mut here = view.listed();
         here.subtract(&view.listed_on_absent());

@@ -13,6 +13,7 @@ mod gather;
 mod generation;
 mod load;
 mod missing;
+mod past;
 mod promote;
 mod pull;
 mod receive;
@@ -36,6 +37,9 @@ use crate::volumes::Volumes;
 
 pub use follow::{FollowEnd, FollowSettings, ask, follow};
 pub use load::{LoadProgress, LoadReport, LoadRequest};
+pub use past::{
+    At, Drill, DrillCounts, HistorySettings, HistoryStatus, PastPoint, Retain, Seen, View, Writable,
+};
 pub use promote::Standing;
 pub use pull::PullProgress;
 pub use stream::StreamView;
@@ -51,6 +55,8 @@ use stream::ActiveStream;
 pub struct Settings {
     /// The journal's directory, sizes and limits.
     pub journal: journal::Config,
+    /// What is kept of the past.
+    pub history: HistorySettings,
     /// A catch-up that the journal cannot hold goes straight into the base of a consistent replica.
     pub allow_direct: bool,
     /// Bytes of layer files kept at most for what is no longer needed.
@@ -145,6 +151,7 @@ pub struct Replica {
     /// Held by who ends a stream or an epoch of it.
     parking: Mutex<()>,
     verification: verify::Verification,
+    past: past::Past,
 }
 
 impl Replica {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use grain::{Cut, CutId, CutReason, GrainSet, LayerName};
 
-use super::Replica;
+use super::{At, Replica};
 use crate::map::MapKind;
 use crate::state::{ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State};
 use crate::{Error, Result};
@@ -81,14 +81,23 @@ impl Replica {
     /// [`Error::Refused`] for an inconsistent copy; others when the disk fails. Then the next start
     /// says which role this site has.
     pub async fn promote(self: &Rc<Self>, inconsistent: bool) -> Result<CutId> {
+        self.promote_at(None, inconsistent).await
+    }
+
+    /// The same at an earlier point: what changed since then goes back first, as writes.
+    pub async fn promote_at(self: &Rc<Self>, at: Option<&At>, inconsistent: bool) -> Result<CutId> {
         let Ok(_following) = self.following.try_lock() else {
             return Err(Error::State(
                 "the source is connected: a promotion is for when it is gone".to_owned(),
             ));
         };
-        self.may_stand(inconsistent)?;
+        match at {
+            // A point is one, whatever was found out about the copy since.
+            Some(at) => drop(self.way_back(at).await?),
+            None => self.may_stand(inconsistent)?,
+        }
         self.stopping.set(true);
-        let promoted = self.make_source().await;
+        let promoted = self.make_source(at).await;
         // A role that failed to change goes on as what it was.
         self.stopping.set(promoted.is_ok());
         promoted
@@ -114,7 +123,8 @@ impl Replica {
         })
     }
 
-    async fn make_source(self: &Rc<Self>) -> Result<CutId> {
+    async fn make_source(self: &Rc<Self>, at: Option<&At>) -> Result<CutId> {
+        self.end_views("this site becomes the source");
         self.storing.over().await;
         self.park_stream().await?;
         self.suspend_pull().await?;
@@ -129,8 +139,12 @@ impl Replica {
             .filter(|p| !p.is_direct())
             .map(|pull| pull.sessions().iter().map(|s| s.session).collect::<Vec<_>>());
         self.abort_known(&journaled.unwrap_or_default()).await?;
-        // What a stream brought after the head belongs to the epoch that the new cut closes.
+        // What a stream brought after the head belongs to the epoch that the new cut closes, and so does what
+        // goes back.
         let mut written = self.lacks();
+        if let Some(at) = at {
+            written.union_with(&self.go_back(at).await?);
+        }
         written.union_with(&self.streamed_grains());
         self.remove_strays().await?;
         let (gap, _) = self.pool.create_with(MapKind::Layer, &written).await?;
@@ -140,6 +154,7 @@ impl Replica {
         self.store.change(|s| as_source(s, id, unix_ms, (gap, written.len()), open))?;
         self.pull.borrow_mut().take();
         self.store.save().await?;
+        self.forget_history().await;
         Ok(id)
     }
 

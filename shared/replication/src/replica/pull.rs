@@ -12,6 +12,7 @@ use grain::{CutId, GrainSet, Run, SessionId};
 
 use super::Replica;
 use super::missing::free;
+use super::past::check_name;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;
 use crate::session::PIECE_BYTES;
@@ -78,6 +79,7 @@ pub(super) struct Announced {
     pub(super) since: Option<CutId>,
     pub(super) carries: Option<SessionId>,
     pub(super) unix_ms: u64,
+    pub(super) label: Option<String>,
     pub(super) lineage: Lineage,
     pub(super) pull: GrainSet,
     pub(super) record: GrainSet,
@@ -203,6 +205,7 @@ impl Replica {
         if announced.lineage.head().map(|c| c.id) != Some(announced.cut) {
             return wrong("does not lead to the cut that it names");
         }
+        check_name(announced.label.as_deref())?;
         match (want, announced.since) {
             (Want::Delta, since) if since != self.head() => {
                 return wrong("does not begin at the cut that this replica holds");
@@ -252,6 +255,7 @@ impl Replica {
         };
         let direct = self.choose_direct(&announced, carried.as_ref()).await?;
         if direct {
+            self.end_history("a catch-up goes straight into the volumes").await?;
             // What a session that was dropped brought is out of what remains, and maybe not synced.
             self.strike_arrived().await?;
             // What the journal would apply again after a crash must not land on what arrives now.
@@ -277,6 +281,7 @@ impl Replica {
             common: announced.since,
             lineage: announced.lineage,
             unix_ms: announced.unix_ms,
+            label: announced.label,
         };
         self.progress.total_grains.set(announced.pull.len());
         self.progress.received_grains.set(0);
@@ -316,7 +321,8 @@ impl Replica {
     ) -> Result<bool> {
         match carried {
             Some(record) if record.direct => return Ok(true),
-            None if !self.is_consistent() => return Ok(true),
+            // Through the journal it would leave the history whole.
+            None if !self.is_consistent() && !self.keeps_history() => return Ok(true),
             _ => {}
         }
         // What is compared first travels only where it differs, which nobody knows yet.
@@ -331,11 +337,12 @@ impl Replica {
         let needed = bytes + bytes / 64 + records * 128;
         let room = self.journal.room_for(PIECE_BYTES.max(grain.bytes()), records);
         // An estimate: where it was wrong once and the operator allows it, it is not asked again.
-        let failed = self.journal_was_full.get() && self.settings.allow_direct;
+        let may_be_direct = self.may_be_direct();
+        let failed = self.journal_was_full.get() && may_be_direct;
         if needed <= room && !failed {
             return Ok(false);
         }
-        if self.settings.allow_direct {
+        if may_be_direct {
             if carried.is_some() {
                 self.give_up_pull().await?;
                 return Err(Error::Link(
@@ -348,6 +355,11 @@ impl Replica {
             return Ok(true);
         }
         Err(self.journal_too_small(bytes, room))
+    }
+
+    /// A catch-up that does not fit into the journal may go into the base.
+    fn may_be_direct(&self) -> bool {
+        self.settings.allow_direct || !self.is_consistent()
     }
 
     fn journal_too_small(&self, bytes: u64, room: u64) -> Error {
@@ -363,7 +375,7 @@ impl Replica {
         match e {
             journal::Error::Full { room, .. } => {
                 self.journal_was_full.set(true);
-                if self.settings.allow_direct {
+                if self.may_be_direct() {
                     return Error::Link(format!(
                         "the catch-up did not fit into the {room} bytes that the journal may still take; \
                          it begins again, straight into the base"

@@ -48,8 +48,9 @@ impl Replica {
                 (replica.damaged, replica.unloaded) = (damaged.at(), unloaded.at());
             }
         });
-        let (journal, found) =
-            Journal::open(ctx.clone(), settings.journal.clone(), geometry).await?;
+        let keep_points = settings.history.keeps_points(state.history.as_ref());
+        let config = journal::Config { keep_points, ..settings.journal.clone() };
+        let (journal, found) = Journal::open(ctx.clone(), config, geometry).await?;
         let replica = Rc::new(Replica {
             ctx: ctx.clone(),
             store: store.clone(),
@@ -76,6 +77,7 @@ impl Replica {
             parking: Mutex::new(()),
             storing: Storing::default(),
             verification: Default::default(),
+            past: Default::default(),
         });
         replica.take_up(found).await?;
         Ok(replica)
@@ -83,6 +85,7 @@ impl Replica {
 
     async fn take_up(self: &Rc<Self>, found: Recovered) -> Result<()> {
         self.free_unnamed(&found).await?;
+        self.take_up_history().await?;
         // Commits whose record in the state was lost.
         let installed = self.store.with(|s| s.replica.as_ref().map_or(0, |r| r.commit_number));
         let whole = |c: &&journal::Commit| c.number > installed && !c.body.is_empty();
@@ -104,6 +107,9 @@ impl Replica {
         }
         if !lost.is_empty() {
             self.note_damaged(&lost).await?;
+            // Nobody knows which of the commits that wait to be applied lack something.
+            let applied = found.commits.first().map_or(0, |commit| commit.number.saturating_sub(1));
+            self.withdraw_after(applied).await?;
         }
         let boot = self.ctx.boot();
         self.store.update(|s| s.run.begin(boot)).await?;
@@ -160,6 +166,7 @@ impl Replica {
     pub async fn stop(self: &Rc<Self>) -> Result<()> {
         self.stopping.set(true);
         self.in_step.set(false);
+        self.end_views("the agent stops");
         self.storing.over().await;
         self.park_stream().await?;
         self.suspend_pull().await?;

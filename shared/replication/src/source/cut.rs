@@ -137,6 +137,9 @@ impl Source {
             s.lineage
                 .push(cut, end_of_previous)
                 .map_err(|e| Error::State(format!("the cut does not fit the lineage: {e}")))?;
+            if reason == CutReason::Bookmark {
+                self.record_bookmark(s, id, unix_ms);
+            }
             match parent {
                 Some(from) => s.layers.closed.push(ClosedLayer {
                     at: old_at,

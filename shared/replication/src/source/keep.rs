@@ -157,6 +157,9 @@ fn held(s: &State) -> BTreeSet<CutId> {
             held.alone_mark(mark.since, mark.acked);
         }
     }
+    for bookmark in &s.bookmarks {
+        held.bookmark(bookmark.cut);
+    }
     for set in s.sets.iter().filter(|set| set.stage != SetStage::Cancelled) {
         held.media_set(set.cut, set.end);
     }

@@ -48,6 +48,11 @@ impl Drop for Place {
 }
 
 impl Links {
+    /// The identities of those that are served.
+    pub(super) fn connected(&self) -> Vec<String> {
+        self.taken.borrow().keys().cloned().collect()
+    }
+
     /// Takes the place of `identity` for `slot`, after whoever holds it has left.
     pub(super) async fn take(self: &Rc<Self>, identity: &str, slot: &Rc<Slot>) -> Place {
         loop {

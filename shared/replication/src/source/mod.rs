@@ -7,6 +7,7 @@
 
 mod agree;
 mod alone;
+mod bookmark;
 mod cut;
 mod deliver;
 mod export;
@@ -41,6 +42,7 @@ use crate::state::StateStore;
 use crate::track::{Gate, RangeLocks, Tracker};
 use crate::volumes::Volumes;
 
+pub use bookmark::{Bookmarked, MAX_LABEL, check_label};
 pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};
@@ -128,6 +130,7 @@ pub struct Source {
     switchover: RefCell<Option<Rc<switchover::Switchover>>>,
     switchover_asked: Notify,
     switchover_over: Notify,
+    bookmarks: bookmark::Bookmarks,
 }
 
 impl Source {

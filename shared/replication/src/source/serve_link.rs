@@ -173,7 +173,7 @@ impl Drop for Installed {
 impl ServedSession<'_> {
     async fn run(mut self, inbox: &mut Inbox) -> Result<()> {
         let mut sets = self.inbox_of_sets();
-        let mut told = false;
+        let (mut told, mut hurried) = (false, false);
         loop {
             let next = tokio::select! {
                 biased;
@@ -181,6 +181,11 @@ impl ServedSession<'_> {
                 () = self.asked_to_hand_over(told) => {
                     told = true;
                     self.connection.send(&Message::Handover).await?;
+                    continue;
+                }
+                () = self.source.bookmark_due(&self.identity), if !hurried => {
+                    hurried = true;
+                    self.connection.send(&Message::Hurry).await?;
                     continue;
                 }
                 () = self.mode_is_new() => {
@@ -216,7 +221,7 @@ impl ServedSession<'_> {
                     if self.begin(want, Claims::new(taken), inbox).await? {
                         return Ok(());
                     }
-                    told = false;
+                    (told, hurried) = (false, false);
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -278,6 +283,7 @@ impl ServedSession<'_> {
         let streams = self.wants_stream();
         let nothing = want == Want::Delta
             && !streams
+            && !self.source.is_bookmark_due(&self.identity)
             && self.theirs.lineage.head().map(|c| c.id) == self.source.head()
             && self.source.open_layer().is_empty()
             && claims.is_whole()
@@ -343,7 +349,8 @@ impl ServedSession<'_> {
             Want::Compare => Agreed::everything(self.source, &self.theirs),
         };
         let mut made = None;
-        let pause = self.source.cut_locked(&one, CutReason::Cycle, |cut, open| {
+        let reason = self.source.reason_for(&self.identity);
+        let pause = self.source.cut_locked(&one, reason, |cut, open| {
             let mut agreed = agreed;
             agreed.pull.union_with(open);
             agreed.record.union_with(open);
@@ -361,6 +368,9 @@ impl ServedSession<'_> {
         let (agreed, installed, begun) =
             made.ok_or_else(|| Error::State("the cut was not installed".to_owned()))?;
         let cut = pause.cut.id;
+        if reason == CutReason::Bookmark {
+            self.source.bookmark_made(&self.identity, cut);
+        }
         self.source
             .store()
             .update(|s| {
@@ -375,10 +385,11 @@ impl ServedSession<'_> {
     async fn deliver(&self, catch_up: CatchUp, inbox: &mut Inbox) -> Result<()> {
         let CatchUp { cut, unix_ms, agreed, installed, want, .. } = catch_up;
         let id = SessionId::new(self.source.context().unix_ms(), self.source.context().random());
-        let lineage = self.source.store().with(|s| s.lineage.up_to(cut));
+        let (lineage, label) =
+            self.source.store().with(|s| (s.lineage.up_to(cut), s.label_of(cut)));
         let lineage = lineage.ok_or(Error::UnknownCut(cut))?;
         let (since, carries) = (agreed.since, agreed.carries);
-        let start = Message::CatchUp { session: id, cut, since, carries, unix_ms };
+        let start = Message::CatchUp { session: id, cut, since, carries, unix_ms, label };
         self.connection.send_body(&start, &lineage).await?;
         self.progress.total_grains.set(agreed.pull.len());
         self.progress.sent_grains.set(0);

@@ -87,6 +87,7 @@ impl Source {
             switchover: RefCell::default(),
             switchover_asked: Notify::new(),
             switchover_over: Notify::new(),
+            bookmarks: Default::default(),
             pace: Rc::new(Pace::new(settings.pace)),
             settings,
         });

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use grain::fingerprint::Fingerprint;
-use grain::{CutId, Geometry, LayerId, LayerName, Lineage, RelationshipId, Run, SessionId, SetId};
+use grain::{
+    CutId, Geometry, HistoryId, LayerId, LayerName, Lineage, RelationshipId, Run, SessionId, SetId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
@@ -55,6 +57,20 @@ pub struct State {
     /// The cut of this source's promotion, as long as a peer may not know it.
     #[serde(default)]
     pub promoted: Option<CutId>,
+    /// The newest cuts that people have named here, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bookmarks: Vec<Bookmark>,
+}
+
+/// A cut with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// The cut.
+    pub cut: CutId,
+    /// What people call it.
+    pub label: String,
+    /// When it was made.
+    pub unix_ms: u64,
 }
 
 /// How the last run began and ended.
@@ -261,6 +277,18 @@ pub struct ReplicaState {
     /// How the source keeps this replica, as it last told; kept over a change of roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// The history that misses nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryRecord>,
+}
+
+/// A history of the replica that misses nothing which was overwritten since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// Its id: another one in the directory is not this one.
+    pub id: HistoryId,
+    /// Commits from this number on are points of it.
+    pub from: u64,
 }
 
 /// Where a stream ended: the replica holds this much of the epoch after its newest cut.
@@ -352,6 +380,9 @@ pub struct PullRecord {
     pub lineage: Lineage,
     /// When that cut was made.
     pub unix_ms: u64,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// One session of a catch-up.

@@ -63,7 +63,8 @@ impl FakeSource {
     async fn announce_as(&self, lineage: Lineage, since: Option<CutId>) -> Result<()> {
         let session = SessionId::from_bytes([3; 16]);
         let cut = self.head;
-        let start = Message::CatchUp { session, cut, since, carries: None, unix_ms: 1 };
+        let start =
+            Message::CatchUp { session, cut, since, carries: None, unix_ms: 1, label: None };
         self.connection.send_body(&start, &lineage).await
     }
 

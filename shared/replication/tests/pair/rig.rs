@@ -146,6 +146,10 @@ impl Pair {
             source_settings: source::Settings::default(),
             replica_settings: replica::Settings {
                 journal,
+                history: replica::HistorySettings {
+                    dir: Path::new(DIR).join("history"),
+                    retain: replica::Retain::default(),
+                },
                 allow_direct: false,
                 layer_history_bytes: 1 << 20,
                 accept_touched: false,
@@ -177,6 +181,7 @@ impl Pair {
             run: RunRecord::default(),
             replica: None,
             promoted: None,
+            bookmarks: Vec::new(),
         }
     }
 

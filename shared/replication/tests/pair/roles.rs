@@ -390,7 +390,7 @@ fn a_replica_of_a_replica_waits() {
 }
 
 /// Which role the site of a crashed machine has, and that it starts in it.
-async fn starts(pair: &Pair, machine: &SimMachine) -> Role {
+pub async fn starts(pair: &Pair, machine: &SimMachine) -> Role {
     let store = StateStore::open(&machine.context(), Path::new("/site")).await.unwrap();
     let role = store.with(|s| s.role);
     match role {

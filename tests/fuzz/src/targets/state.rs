@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use grain::{Cut, CutId, CutReason, LayerId, Lineage, RelationshipId};
 use replication::state::{
-    ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role, RunRecord,
-    STATE_VERSION, State, Verified, decode, encode,
+    Bookmark, ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role,
+    RunRecord, STATE_VERSION, State, Verified, decode, encode,
 };
 
 use crate::{Allocation, Target, stage};
@@ -72,6 +72,7 @@ fn sample(role: Role) -> State {
         run: RunRecord::default(),
         replica: (role == Role::Replica).then(ReplicaState::default),
         promoted: (role == Role::Source).then_some(cut),
+        bookmarks: vec![Bookmark { cut, label: "before".into(), unix_ms: 5 }],
     }
 }
 

@@ -1,5 +1,7 @@
 //! (f) No buffer, queue or file is above its limit.
 
+use replication::replica::Retain;
+
 use crate::faults::FileClass;
 use crate::plan::Site;
 use crate::world::World;
@@ -15,11 +17,12 @@ pub fn look(world: &World) {
         false => world.shape.journal,
     };
     for site in [Site::Source, Site::Replica] {
-        let (mut maps, mut journal, mut side) = (0, 0, 0);
+        let (mut maps, mut journal, mut side, mut history) = (0, 0, 0, 0);
         for (path, len) in world.node(site).machine.files("/site") {
             match FileClass::of(&path) {
                 FileClass::Map => maps += 1,
                 FileClass::Journal => journal += len,
+                FileClass::History => history += len,
                 FileClass::Side => side = side.max(len),
                 _ => {}
             }
@@ -30,6 +33,14 @@ pub fn look(world: &World) {
         }
         if journal > journal_bytes.max(world.shape.journal.1) {
             world.fail("bounded", format!("the journal has {journal} bytes"));
+        }
+        // Twice the room while somebody looks, what is being written, and what is not applied yet.
+        let kept = match world.shape.retain {
+            Retain::Up { bytes, .. } => 2 * bytes + (3 << 20) + journal_bytes,
+            _ => u64::MAX,
+        };
+        if history > kept {
+            world.fail("bounded", format!("the history has {history} bytes, above {kept}"));
         }
         let side_limit = world.shape.side_bytes.iter().max().copied().unwrap_or(0);
         if side > side_limit.next_multiple_of(4096) {

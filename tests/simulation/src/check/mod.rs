@@ -8,6 +8,7 @@ pub mod flushed_is_kept;
 pub mod media;
 pub mod no_change_missed;
 pub mod no_silent_full_copy;
+pub mod past;
 pub mod promotion;
 pub mod replica_consistent;
 pub mod stands_fast;
@@ -49,7 +50,7 @@ pub async fn look_at(world: &Rc<World>, kinds: [Crash; 2], seed: u64) {
     let twin = twin::Twin::of(world, kinds, seed);
     flushed_is_kept::of_twin(world, &twin, kinds[0]);
     let other = promotion::Drawn::from(world, kinds, seed);
-    attach(world, &twin, standing, told).await;
+    attach(world, &twin, standing, told, seed).await;
     promotion::check(world, other).await;
 }
 
@@ -59,12 +60,14 @@ async fn attach(
     twin: &twin::Twin,
     standing: stands_fast::Standing,
     told: Option<sync_keeps::Told>,
+    seed: u64,
 ) {
     let local = tokio::task::LocalSet::new();
     local
         .run_until(when_woken(async {
             let Some(replica) = replica_consistent::check(world, twin).await else { return };
             stands_fast::check(world, &replica, standing);
+            past::check(world, &replica, seed).await;
             if let Some(told) = told {
                 told.check(world, twin);
             }
@@ -96,6 +99,6 @@ async fn look_at_both(world: &Rc<World>, crashed: Option<Site>, random: &mut Spl
         flushed_is_kept::of_twin(world, &twin, kinds[0]);
     }
     let other = promotion::Drawn::from(world, kinds, seed);
-    attach(world, &twin, standing, told).await;
+    attach(world, &twin, standing, told, seed).await;
     promotion::check(world, other).await;
 }

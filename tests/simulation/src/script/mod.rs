@@ -46,6 +46,7 @@ pub fn calm_shape() -> Shape {
         interval_ms: 30,
         samples: 4,
         keeping: Default::default(),
+        retain: Default::default(),
     }
 }
 

@@ -54,6 +54,7 @@ pub async fn perform(world: &Rc<World>, step: &Step) {
             }
         }
         Act::Cut => dump::cut(world),
+        Act::Look { hold } => check::past::look(world, *hold, step.seed),
         Act::Dump => dump::begin(world),
         Act::CancelDump => dump::cancel(world),
         Act::ResumeDump => dump::resume_later(world),

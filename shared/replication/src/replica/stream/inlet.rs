@@ -116,8 +116,8 @@ impl<'a> Inlet<'a> {
                     let data = SpanData { span, content: Content::Zero };
                     self.take(sequence, data, [0; 32], behind, applier).await?;
                 }
-                Message::StreamCut { number, cut, unix_ms, floor } => {
-                    self.cut(number, cut, unix_ms, &payload).await?;
+                Message::StreamCut { number, cut, unix_ms, floor, label } => {
+                    self.cut(number, (cut, unix_ms, label), &payload).await?;
                     self.connection.send(&Message::Committed { cut }).await?;
                     self.replica.note_floor(floor).await?;
                 }
@@ -198,13 +198,18 @@ impl<'a> Inlet<'a> {
         Ok(())
     }
 
-    async fn cut(&self, number: u64, cut: CutId, unix_ms: u64, payload: &Bytes) -> Result<()> {
+    async fn cut(
+        &self,
+        number: u64,
+        (cut, unix_ms, label): (CutId, u64, Option<String>),
+        payload: &Bytes,
+    ) -> Result<()> {
         let sequence = self.replica.position().map_or(0, |at| at.sequence);
         self.has_number(number, sequence + 1)?;
         let lineage: Lineage = body(payload)?;
         let valid = lineage.validate(grain::attach::Facts::MAX_CUTS);
         valid.map_err(|e| Error::Peer(e.to_string()))?;
-        self.replica.take_cut(cut, unix_ms, lineage).await?;
+        self.replica.take_cut(cut, unix_ms, (lineage, label)).await?;
         self.cut_number.set(number);
         self.moved.notify_one();
         Ok(())

@@ -16,6 +16,7 @@ use journal::StreamState;
 use super::Replica;
 use super::commit::CommitBody;
 use super::missing::free;
+use super::past::check_name;
 use crate::map::MapKind;
 use crate::state::{ClosedLayer, Mode, Streamed};
 use crate::{Error, Result};
@@ -138,17 +139,23 @@ impl Replica {
         self: &std::rc::Rc<Self>,
         cut: CutId,
         unix_ms: u64,
-        lineage: Lineage,
+        (lineage, label): (Lineage, Option<String>),
     ) -> Result<()> {
         let replica = self.clone();
         let task = tokio::task::spawn_local(async move {
             let _one = replica.parking.lock().await;
-            replica.commit_epoch(cut, unix_ms, lineage).await
+            replica.commit_epoch(cut, unix_ms, (lineage, label)).await
         });
         task.await.map_err(|_| Error::Cancelled)?
     }
 
-    async fn commit_epoch(&self, cut: CutId, unix_ms: u64, lineage: Lineage) -> Result<()> {
+    async fn commit_epoch(
+        &self,
+        cut: CutId,
+        unix_ms: u64,
+        (lineage, label): (Lineage, Option<String>),
+    ) -> Result<()> {
+        check_name(label.as_deref())?;
         let wrong = |what: &str| Err(Error::Peer(format!("a cut of the stream that {what}")));
         let open = self.stream.borrow().as_ref().map(|a| (a.cut, a.sequence, a.grains.clone()));
         let Some((from, sequence, grains)) = open else { return wrong("nobody waits for") };
@@ -165,8 +172,15 @@ impl Replica {
         let (at, _) = self.pool.create_with(MapKind::Layer, &grains).await?;
         let layer = commit_rule(&lineage, from, cut, grains.len()).and_then(|commit| commit.layer);
         let layer = layer.map(|layer| ClosedLayer { at, name: layer.name, grains: grains.len() });
-        let body =
-            CommitBody { lineage, cut, unix_ms, layer, unreadable: Vec::new(), streamed: true };
+        let body = CommitBody {
+            lineage,
+            cut,
+            unix_ms,
+            layer,
+            unreadable: Vec::new(),
+            streamed: true,
+            label,
+        };
         let number = self.journal.commit(&[], cut, body.encode()?).await?;
         *self.stream.borrow_mut() =
             Some(ActiveStream { cut, sequence: 0, grains: GrainSet::new() });

@@ -144,10 +144,11 @@ impl Outlet<'_> {
             }
             Item::Cut(record) => {
                 let cut = record.cut.id;
-                let lineage = self.source.store().with(|s| s.lineage.up_to(cut));
+                let store = self.source.store();
+                let (lineage, label) = store.with(|s| (s.lineage.up_to(cut), s.label_of(cut)));
                 let lineage = lineage.ok_or(Error::UnknownCut(cut))?;
                 let (unix_ms, floor) = (record.cut.unix_ms, self.source.peer_floor());
-                let message = Message::StreamCut { number, cut, unix_ms, floor };
+                let message = Message::StreamCut { number, cut, unix_ms, floor, label };
                 self.connection.send_body(&message, &lineage).await
             }
         }

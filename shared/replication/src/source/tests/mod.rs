@@ -107,6 +107,7 @@ impl Site {
             run: RunRecord::default(),
             replica: None,
             promoted: None,
+            bookmarks: Vec::new(),
         }
     }
 
