@@ -249,3 +249,77 @@ fn a_replica_is_promoted_at_a_bookmark_and_the_old_primary_follows_there() {
         compare(&sites.source_volume(), &sites.replica_volume()).is_none()
     });
 }
+
+/// `docs/operations/history.md`, command by command.
+#[test]
+fn the_page_on_history_is_right() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/history.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let sites = Sites::new(32 * MIB, 8 * MIB, "64KiB", 176);
+    // Seeded, as the page before this one has it.
+    let mut primary = sites.serve_primary();
+    sites.ship();
+    sites.catch_up();
+    assert!(primary.terminate(SOON).success());
+    let mut running = Vec::new();
+    let mut ran = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+        println!("{line}");
+        ran += 1;
+        let own = |name: &str| sites.folder().join(name).display().to_string();
+        let line = line
+            .replace("/run/NAME.sock", &sites.socket().display().to_string())
+            .replace("/run/NAME-copy.sock", &own("copy.sock"))
+            .replace("/run/NAME-look.sock", &own("look.sock"))
+            .replace("/run/NAME-drill.sock", &own("drill.sock"))
+            .replace("drill.json", &own("drill.json"))
+            .replace("0.0.0.0:7420", &sites.address().to_string())
+            .replace("--epoch 5s", "--epoch 1s")
+            .replace("NAME", "job");
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        if line.contains("-agent serve ") {
+            let at_secondary = line.starts_with("secondary");
+            let command =
+                if at_secondary { sites.secondary(&words) } else { sites.primary(&words) };
+            let name = if at_secondary { "secondary" } else { "primary" };
+            let mut process = Process::start(command, sites.folder(), name);
+            let sign = if at_secondary { "follows its primary" } else { "is served" };
+            process.wait_for_line(sign, SOON);
+            running.push(process);
+            continue;
+        }
+        if line.contains(" points ") && ran < 8 {
+            wait_until("some points", || {
+                assert!(io(&sites.socket(), "write -P 5 3M 1M"));
+                points(&sites).len() > 2
+            });
+        }
+        let said = match words[0] {
+            _ if line.starts_with("secondary-agent") => sites.ok(sites.secondary(&words)),
+            _ if line.starts_with("primary-agent") => sites.ok(sites.primary(&words)),
+            _ => {
+                let export = line.split("nbd+unix:///?").nth(1).expect("an export").trim();
+                let text = line.replace(
+                    &format!("nbd+unix:///?{export}"),
+                    &format!("'nbd+unix:///?{export}'"),
+                );
+                let mut shell = std::process::Command::new("sh");
+                shell.args(["-c", &text]);
+                sites.ok(shell)
+            }
+        };
+        assert!(!said.trim().is_empty(), "{line} says nothing");
+        if line.contains(" bookmark ") {
+            wait_until("the bookmark is a point", || labels(&sites) == ["before-upgrade"]);
+            assert!(io(&sites.socket(), "write -P 6 3M 1M"));
+        }
+        if line.contains("promote") {
+            assert!(said.contains("goes back to") && said.contains("before-upgrade"), "{said}");
+        }
+    }
+    assert!(sites.folder().join("drill.json").exists());
+    assert!(ran >= 14, "only {ran} commands were found");
+    for process in &mut running {
+        assert!(process.terminate(SOON).success(), "{}", process.stderr());
+    }
+}
