@@ -12,6 +12,7 @@ use replication::state::Mode;
 use crate::oracle::assert_same;
 use crate::rig::{GRAIN, Pair, fill, run};
 use crate::stream::{Life, SYNC};
+use crate::stream_damage;
 
 const CYCLE: Mode = Mode::Cycle { every_ms: Some(1000) };
 const LONG: Retain = Retain::Up { bytes: 64 << 20, age: Duration::from_secs(86_400) };
@@ -392,4 +393,47 @@ fn a_history_that_vanished_is_not_taken_for_a_short_one() {
         life.restart_replica(Crash::Kill, 2).await;
         assert!(assert_points(&life).await.len() <= 1);
     });
+}
+
+/// A record is damaged in the journal before it was applied: the points from it on lack its grain, and are
+/// points no more; once it was brought again there are new ones.
+#[test]
+fn a_lost_record_withdraws_the_points_that_lack_it() {
+    let mut brought = 0;
+    for seed in 0..8 {
+        run(|| async {
+            let mut life = Life::new(110 + seed, SYNC, |pair| {
+                pair.serve.stream.epoch = Duration::from_millis(300);
+                pair.replica_settings.history.retain = LONG;
+            })
+            .await;
+            life.mirroring().await;
+            let progress = life.session.as_ref().unwrap().progress.clone();
+            life.some_writes(30).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let (sent, before) = (progress.sent_grains.get(), life.replica.points());
+            assert!(before.len() > 1);
+            tokio::time::sleep(Duration::from_millis(100 * seed)).await;
+            stream_damage::fill(&mut life, stream_damage::PLACE, stream_damage::MARK).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            stream_damage::damage(&life);
+            for _ in 0..6 {
+                life.some_writes(5).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                for point in life.replica.points() {
+                    let view = life.replica.view(&At::Cut(point.cut)).await.unwrap();
+                    // Who looks first finds the damage, and is told.
+                    if shown(&view, GRAIN).await.is_ok() {
+                        assert_shows(&life.pair, &view, point.cut).await;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let points = assert_points(&life).await;
+            assert!(points.starts_with(&before), "those before it stay");
+            assert!(points.len() > before.len(), "there are new ones");
+            brought += u64::from(progress.sent_grains.get() > sent);
+        });
+    }
+    assert!(brought > 1, "no record was damaged before it was applied");
 }

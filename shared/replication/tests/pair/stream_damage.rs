@@ -13,11 +13,11 @@ use crate::oracle::read_volumes;
 use crate::rig::{GRAIN, run};
 use crate::stream::{Life, SYNC};
 
-const MARK: u8 = 0x5a;
-const PLACE: u64 = 5;
+pub const MARK: u8 = 0x5a;
+pub const PLACE: u64 = 5;
 
 /// Fills a grain of the first volume.
-async fn fill(life: &mut Life, grain: u64, with: u8) {
+pub async fn fill(life: &mut Life, grain: u64, with: u8) {
     let (start, bytes) = ((grain * GRAIN) as usize, vec![with; GRAIN as usize]);
     life.image[0][start..start + bytes.len()].copy_from_slice(&bytes);
     life.writes.push((0, start, bytes.clone()));
@@ -26,7 +26,7 @@ async fn fill(life: &mut Life, grain: u64, with: u8) {
 }
 
 /// Turns over a bit of the marked grain wherever it stands in the journal.
-fn damage(life: &Life) -> usize {
+pub fn damage(life: &Life) -> usize {
     let machine = &life.pair.replica_machine;
     let mut places = 0;
     for (path, _) in machine.files("/site/journal") {
