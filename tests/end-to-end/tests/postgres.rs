@@ -65,13 +65,17 @@ impl Service {
     }
 
     fn with(sites: &Sites, site: Site, make: fn(&Path), init: fn(&Path)) -> Service {
-        let folder = sites.folder().join(format!("service-{}", site.name()));
-        let uri = format!("nbd+unix:///?socket={}", site.socket(sites).display());
+        Service::at(sites, site.name(), &site.socket(sites), make, init)
+    }
+
+    fn at(sites: &Sites, name: &str, socket: &Path, make: fn(&Path), init: fn(&Path)) -> Service {
+        let folder = sites.folder().join(format!("service-{name}"));
+        let uri = format!("nbd+unix:///?socket={}", socket.display());
         // One machine mounts both sites' copies, and xfs refuses two of the same id.
         let volume = MountedExport::new(&uri, &folder, "nouuid", make);
         let data = volume.root().join("data");
         init(&data);
-        let home = sites.folder().join(format!("postgres-{}", site.name()));
+        let home = sites.folder().join(format!("postgres-{name}"));
         Service { database: Postgres::start(&data, &home), volume }
     }
 
@@ -101,6 +105,11 @@ impl Pair {
     /// The database is made, dumped while its server runs, loaded at the other site, and followed from then
     /// on. A mode other than cycles of a second is for the caller to set, before the load starts.
     fn with_database(seed: u64) -> (Pair, Service) {
+        Pair::with_database_and(seed, &[])
+    }
+
+    /// The same; the secondary is served with these flags, too.
+    fn with_database_and(seed: u64, more: &[&str]) -> (Pair, Service) {
         let (sites, proxy) = Sites::through_proxy(512 * MIB, 0, "64KiB", seed);
         // The user that the server runs as has to get through.
         let open = std::fs::Permissions::from_mode(0o711);
@@ -113,7 +122,8 @@ impl Pair {
         sites.ship();
         let loaded = sites.json(sites.secondary(["status", "job"]))["position"].clone();
         let nbd = format!("unix:{}", Site::Secondary.socket(&sites).display());
-        let secondary = sites.launch_secondary(&["--nbd", &nbd, "--interval", "1s"]);
+        let flags = ["--nbd", &nbd, "--interval", "1s"];
+        let secondary = sites.launch_secondary(&[&flags, more].concat());
         let pair = Pair { primary, secondary, proxy, sites };
         pair.wait_for_cut_after(&loaded);
         (pair, service)
@@ -286,5 +296,62 @@ fn in_async_mode_a_moment_is_lost_at_most() {
     println!("{} seen committed, {lost} of them lost; {said}", log.transactions());
     // Whatever had returned before the newest cut is there; the stream brought more.
     log.assert_not_older(&held, number(&said, "unix_ms"));
+    away.stop();
+}
+
+/// Somebody drops a table, and that is mirrored at once. A drill shows the copy as it was at the bookmark before
+/// it, while the load goes on; then the service goes back there for good.
+#[test]
+fn a_mistake_is_undone_by_going_back_to_a_bookmark() {
+    let (mut pair, service) = Pair::with_database_and(84, &["--retain", "1h"]);
+    pair.sites.ok(pair.sites.primary(["mode", "job", "async"]));
+    pair.wait_until("it mirrors", Site::Primary, |status| status["state"] == "mirroring");
+    service.database.sql("CREATE TABLE precious AS SELECT generate_series(1, 1000) AS n");
+    let mut load = Load::start(&service.database, 1);
+    load.wait_for_more(&service.database, 100, SOON);
+    let before = unix_ms();
+    pair.sites.ok(pair.sites.primary(["bookmark", "job", "before-the-mistake"]));
+    load.wait_for_more(&service.database, 50, SOON);
+    service.database.sql("DROP TABLE precious");
+    load.wait_for_more(&service.database, 50, SOON);
+    pair.wait_for_cut_after(&pair.position());
+
+    let socket = pair.sites.folder().join("drill.sock");
+    let text = socket.display().to_string();
+    let at = ["export", "job", "--at", "before-the-mistake", "--writable", "--background"];
+    let words = [&at[..], &["--socket", &text]].concat();
+    let view = pair.sites.json(pair.sites.secondary(&words));
+    // The server that the copy remembers runs, on this very machine.
+    let forget = |data: &Path| std::fs::remove_file(data.join("postmaster.pid")).expect("one ran");
+    let drill = Service::at(&pair.sites, "drill", &socket, |_| {}, forget);
+    assert!(drill.database.recovered(), "the bookmark is as after a power cut");
+    drill.assert_consistent();
+    assert_eq!(drill.database.sql("SELECT count(*) FROM precious").trim(), "1000");
+    let held = Load::held(&drill.database, 1);
+    let tried = Load::play(&drill.database, 2, 20);
+    assert_eq!(tried.lost(&Load::held(&drill.database, 2)), []);
+    drill.stop();
+    let id = view["id"].to_string();
+    let report = pair.sites.json(pair.sites.secondary(["export", "job", "--end", &id]));
+    assert!(number(&report, "writes") > 0 && number(&report, "errors") == 0, "{report}");
+    load.wait_for_more(&service.database, 20, SOON);
+
+    let log = pair.primary_dies(service, load);
+    log.assert_not_older(&held, before);
+    let goes = ["promote", "job", "--at", "before-the-mistake"];
+    let said = pair.sites.json(pair.sites.secondary(goes));
+    assert!(said.pointer("/goes_back/grains").and_then(Value::as_u64) > Some(0), "{said}");
+    pair.secondary.wait_for_socket(&Site::Secondary.socket(&pair.sites), SOON);
+    let away = Service::start(&pair.sites, Site::Secondary);
+    away.assert_consistent();
+    assert_eq!(away.database.sql("SELECT count(*) FROM precious").trim(), "1000");
+    assert_eq!(
+        Load::held(&away.database, 1),
+        held,
+        "what the drill showed, and nothing of the drill"
+    );
+    assert_eq!(Load::held(&away.database, 2).transactions(), 0);
+    let third = Load::play(&away.database, 3, 20);
+    assert_eq!(third.lost(&Load::held(&away.database, 3)), []);
     away.stop();
 }
