@@ -74,6 +74,7 @@ pub const EXPECTED: &[&str] = &[
     "media: swapped",
     "operator: the state is put right",
     "probe",
+    "promotion: at a point",
     "promotion: died before it",
     "promotion: died before it gave way",
     "promotion: idle-promotion",

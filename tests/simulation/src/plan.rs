@@ -96,7 +96,7 @@ impl Plan {
         }
         shape.keeping = keeping;
         strew(&mut steps, changes);
-        shape.retain = remembering::draw(seed, &mut steps);
+        shape.retain = remembering::draw(seed, scale, &mut steps);
         Plan { seed, scale, shape, steps, without: BTreeSet::new() }
     }
 

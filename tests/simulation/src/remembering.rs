@@ -6,18 +6,24 @@ use std::time::Duration;
 use disk::simulated::SplitMix64;
 use replication::replica::Retain;
 
-use crate::plan::Step;
+use crate::plan::{Scale, Step};
 use crate::steps::Act;
 
 /// Keeps this generator apart from that of the plan.
 const APART: u64 = 0x7061_7374_2070_6173;
 
-/// Draws it for the plan of this seed; half of all histories have none. Looks are put between the steps, which
+/// Draws it for the plan of this seed; half of all whole histories have none, and three quarters of the small
+/// ones. Looks are put between the steps, which
 /// keep their numbers.
-pub fn draw(seed: u64, steps: &mut Vec<Step>) -> Retain {
+pub fn draw(seed: u64, scale: Scale, steps: &mut Vec<Step>) -> Retain {
     let random = &mut SplitMix64::new(seed ^ APART);
     let looks = random.below(4);
+    let spared = match scale {
+        Scale::Whole => false,
+        Scale::Small => random.below(2) == 0,
+    };
     let retain = match random.below(4) {
+        _ if spared => Retain::Nothing,
         0 | 1 => Retain::Nothing,
         // So little that the oldest points go.
         2 => Retain::Up { bytes: 600 << 10, age: Duration::from_millis(random.below(20_000)) },

@@ -190,6 +190,7 @@ impl Replica {
             replica.relinquished = false;
             replica.commit_number = number;
             replica.committed_unix_ms = Some(body.unix_ms);
+            replica.committed_label = body.label;
             s.lineage = body.lineage;
             if let Some(layer) = body.layer
                 && !s.layers.closed.contains(&layer)
@@ -205,7 +206,7 @@ impl Replica {
         self.store.save().await?;
         self.commit_unsaved.set(false);
         free(&self.store, freed);
-        self.note_point(body.label).await
+        self.note_point().await
     }
 
     /// Grains that are damaged here and of which the catch-up that is committed brought nothing. After a crash

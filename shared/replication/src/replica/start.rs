@@ -113,6 +113,8 @@ impl Replica {
         }
         let boot = self.ctx.boot();
         self.store.update(|s| s.run.begin(boot)).await?;
+        // A crash may have come between the commit and that.
+        self.note_point().await?;
         self.apply().await
     }
 

@@ -259,6 +259,9 @@ pub struct ReplicaState {
     pub commit_number: u64,
     /// Wall-clock time of the newest committed cut.
     pub committed_unix_ms: Option<u64>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_label: Option<String>,
     /// Layers up to this cut are needed by nobody, the source says.
     pub floor: Option<CutId>,
     /// What has been proven of the seed, and when.

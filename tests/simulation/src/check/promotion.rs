@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use disk::simulated::{Crash, Fault, SplitMix64};
 use grain::attach::{Overwrite, Side, decide};
-use grain::{CutId, VolumeId};
+use grain::{CutId, Position, VolumeId};
+use replication::replica::{At, Replica};
 use replication::source::{Change, Source};
 use replication::state::Role;
 use replication::{Error, Result};
@@ -64,8 +65,9 @@ impl Drawn {
         let Some(replica) = replica_consistent::check(world, &self.twin).await else {
             return Ok(());
         };
-        let Some(at) = replica.position() else { return Ok(()) };
-        if !replica.standing().is_some_and(|standing| standing.consistent) {
+        let Some(mut at) = replica.position() else { return Ok(()) };
+        let back = self.point(&replica);
+        if back.is_none() && !replica.standing().is_some_and(|standing| standing.consistent) {
             return match replica.promote(false).await {
                 Err(Error::Refused { .. }) => {
                     world.trace.count("promotion: refused, no point in time");
@@ -77,15 +79,19 @@ impl Drawn {
                 }
             };
         }
-        self.trouble(Site::Replica, 60);
-        let mut done = replica.promote(false).await;
+        if let Some(At::Cut(cut)) = back {
+            world.trace.count("promotion: at a point");
+            at = Position { cut, sequence: 0 };
+        }
+        self.trouble(Site::Replica, if back.is_some() { 120 } else { 60 });
+        let mut done = replica.promote_at(back.as_ref(), false).await;
         drop(replica);
         self.crash(Site::Replica);
         if self.role(Site::Replica).await? == Role::Replica {
             world.trace.count("promotion: died before it");
             let again = self.twin.start_replica(world, Site::Replica).await;
             let again = again.map_err(no("after a promotion that died it does not start"))?;
-            done = again.promote(false).await;
+            done = again.promote_at(back.as_ref(), false).await;
             self.crash(Site::Replica);
         } else if done.is_err() {
             world.trace.count("promotion: died after it");
@@ -98,6 +104,17 @@ impl Drawn {
         is_source_at(world, at, &volumes).map_err(|words| format!("promoted, it says {words}"))?;
         self.write(world, &promoted).await?;
         self.together(world, promoted).await
+    }
+
+    /// Half of those that have a past go back to a point of it.
+    fn point(&mut self, replica: &Replica) -> Option<At> {
+        let points = replica.points();
+        let lost_a_sync = replica.store().with(|s| s.run.lost_sync.is_some());
+        if points.is_empty() || lost_a_sync || self.random.below(2) == 0 {
+            return None;
+        }
+        let nth = self.random.below(points.len() as u64) as usize;
+        points.get(nth).map(|point| At::Cut(point.cut))
     }
 
     /// The old source comes back; one of both gives way, and becomes what the other is.

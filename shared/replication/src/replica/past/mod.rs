@@ -233,7 +233,7 @@ impl Replica {
         }
         self.past.ended.borrow_mut().take();
         *self.past.kept.borrow_mut() = Some(Kept { history, from, lasting });
-        if lasting { self.note_point(None).await } else { Ok(()) }
+        if lasting { self.note_point().await } else { Ok(()) }
     }
 
     fn commit_number(&self) -> u64 {
@@ -245,7 +245,8 @@ impl Replica {
     pub(super) async fn end_history(&self, why: &str) -> Result<()> {
         self.end_views(why);
         let kept = self.past.kept.borrow_mut().take();
-        if self.store.with(record).is_some() {
+        let named = self.store.with(record).is_some();
+        if named {
             self.store
                 .update(|s| {
                     if let Some(replica) = &mut s.replica {
@@ -255,10 +256,13 @@ impl Replica {
                 .await?;
         }
         self.past.noted.set(None);
-        let Some(kept) = kept else { return Ok(()) };
-        tracing::warn!(why, "the history of this replica ends");
-        *self.past.ended.borrow_mut() = Some((why.to_owned(), Instant::now()));
-        remove(&kept).await;
+        if named || kept.is_some() {
+            tracing::warn!(why, "the history of this replica ends");
+            *self.past.ended.borrow_mut() = Some((why.to_owned(), Instant::now()));
+        }
+        if let Some(kept) = kept {
+            remove(&kept).await;
+        }
         Ok(())
     }
 

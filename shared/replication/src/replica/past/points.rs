@@ -78,7 +78,7 @@ impl Replica {
     }
 
     /// The newest commit is a point, if the replica is at one.
-    pub(in crate::replica) async fn note_point(&self, label: Option<String>) -> Result<()> {
+    pub(in crate::replica) async fn note_point(&self) -> Result<()> {
         let Some(kept) = self.kept().filter(|kept| kept.lasting) else { return Ok(()) };
         let (number, head) = (self.commit_number(), self.head());
         let Some(cut) = head.filter(|_| number >= kept.from && self.is_consistent()) else {
@@ -87,13 +87,20 @@ impl Replica {
         if self.past.noted.replace(Some(number)) == Some(number) {
             return Ok(());
         }
-        let unix_ms = self.store.with(|s| {
-            let committed = s.replica.as_ref().and_then(|r| r.committed_unix_ms);
-            committed.or_else(|| s.lineage.head().map(|cut| cut.unix_ms))
+        let (unix_ms, label) = self.store.with(|s| {
+            let replica = s.replica.as_ref();
+            let committed = replica.and_then(|r| r.committed_unix_ms);
+            let unix_ms = committed.or_else(|| s.lineage.head().map(|cut| cut.unix_ms));
+            (unix_ms, replica.and_then(|r| r.committed_label.clone()))
         });
         let unix_ms = unix_ms.unwrap_or_else(|| self.ctx.unix_ms());
         let point = Point { commit: number, cut, unix_ms, label };
-        if let Err(error) = kept.history.note_point(point).await {
+        // Whoever sees it in the list finds it there after a crash.
+        let noted = match kept.history.note_point(point).await {
+            Ok(()) => kept.history.sync().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
             self.end_history(&format!("a point cannot be noted: {error}")).await?;
         }
         Ok(())

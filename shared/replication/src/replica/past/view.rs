@@ -99,8 +99,12 @@ impl Replica {
     }
 
     pub(super) fn no_history(&self) -> Error {
-        Error::State(match self.settings.history.retain {
-            Retain::Up { .. } => "there is no point: no history has been kept yet".to_owned(),
+        let ended = self.past.ended.borrow().as_ref().map(|(why, _)| why.clone());
+        Error::State(match (ended, self.settings.history.retain) {
+            (Some(why), _) => format!("there is no point: the history ended: {why}"),
+            (None, Retain::Up { .. }) => {
+                "there is no point: no history has been kept yet".to_owned()
+            }
             _ => "no history is kept here (serve --retain); `latest` can be looked at".to_owned(),
         })
     }
