@@ -9,6 +9,7 @@ mod catchup;
 mod contest;
 mod fio;
 mod interference;
+mod history;
 mod journal;
 mod machine;
 mod media;
@@ -67,6 +68,11 @@ const BENCHES: &[Bench] = &[
         name: "journal",
         about: "a catch-up through the journal, against one straight into the volumes",
         run: journal::run,
+    },
+    Bench {
+        name: "history",
+        about: "what a history costs, and how soon it can be looked at, 1 GiB and 1 TiB",
+        run: history::run,
     },
     Bench {
         name: "promote",

@@ -85,10 +85,16 @@ impl Pair {
     /// Starts the replica, and returns when it can be asked; it dials by itself. Once promoted it serves on
     /// [`Pair::replica_socket`].
     pub fn serve_replica(&self) -> Result<Server, String> {
+        self.serve_replica_with(&[])
+    }
+
+    /// The same with these flags.
+    pub fn serve_replica_with(&self, more: &[&str]) -> Result<Server, String> {
         let control = self.secondary_state().join("relationships").join(NAME).join("control.sock");
         let mut command = self.secondary();
         command.args(["serve", NAME]);
         command.arg("--nbd").arg(format!("unix:{}", self.replica_socket().display()));
+        command.args(more);
         let is_up = || UnixStream::connect(&control).is_ok();
         Server::start_until(&mut command, self.dir.join("secondary.log"), is_up)
     }
@@ -102,6 +108,18 @@ impl Pair {
     pub fn promote(&self) -> Command {
         let mut command = self.secondary();
         command.args(["promote", NAME]);
+        command
+    }
+
+    /// Names the present instant.
+    pub fn bookmark(&self, label: &str) -> Result<(), String> {
+        process::run(self.primary().args(["bookmark", NAME, label])).map(drop)
+    }
+
+    /// Offers the replica as it was then, until its agent ends.
+    pub fn look(&self, at: &str, socket: &Path) -> Command {
+        let mut command = self.secondary();
+        command.args(["export", NAME, "--background", "--at", at, "--socket"]).arg(socket);
         command
     }
 

@@ -4,13 +4,12 @@
 //! A promotion happens once, so each turn makes a pair of its own: data, a dump, a load, a stream of some more,
 //! and the source is killed. What the replica has not brought into its base by then is applied as part of it.
 
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::contest::{Case, Unit};
 use crate::fio::{self, Pattern, Target};
+use crate::history::greets;
 use crate::options::Options;
 use crate::process;
 use crate::product::Pair;
@@ -66,14 +65,4 @@ fn turn(dir: &Path, size_bytes: u64, round: usize) -> Result<f64, String> {
     let write = Pattern { block_bytes: 4096, depth: 1, ..writes };
     fio::write_bytes(Target::Nbd(&socket), write, 4096, round)?;
     Ok(took)
-}
-
-/// Whether an NBD server answers there.
-fn greets(socket: &Path) -> bool {
-    let mut greeting = [0; 8];
-    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
-    if stream.set_read_timeout(Some(PATIENCE)).is_err() {
-        return false;
-    }
-    stream.read_exact(&mut greeting).is_ok() && &greeting == b"NBDMAGIC"
 }
