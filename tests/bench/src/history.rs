@@ -37,8 +37,7 @@ fn catch_up(options: &Options) -> Result<Case, String> {
     let size_bytes = options.volume_mib << 20;
     let pair = Pair::sparse(dir.path(), size_bytes)?;
     let _source = pair.serve()?;
-    let whole =
-        Pattern { kind: "write", block_bytes: 1 << 20, depth: 8, from_byte: 0, size_bytes };
+    let whole = Pattern { kind: "write", block_bytes: 1 << 20, depth: 8, from_byte: 0, size_bytes };
     fio::write_bytes(Target::Nbd(&pair.socket()), whole, size_bytes, 1)?;
     pair.seed()?;
     let dirty = size_bytes / 4;

@@ -199,6 +199,7 @@ impl Replica {
             }
         });
         drop(pull);
+        self.admit_history();
         *self.parked_grains.borrow_mut() = GrainSet::new();
         self.commit_unsaved.set(true);
         // No file is used again before the record that forgets it is durable. Those that a crash leaves

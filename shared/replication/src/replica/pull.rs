@@ -255,7 +255,7 @@ impl Replica {
         };
         let direct = self.choose_direct(&announced, carried.as_ref()).await?;
         if direct {
-            self.end_history("a catch-up goes straight into the volumes").await?;
+            self.bar_history("a catch-up goes straight into the volumes").await?;
             // What a session that was dropped brought is out of what remains, and maybe not synced.
             self.strike_arrived().await?;
             // What the journal would apply again after a crash must not land on what arrives now.

@@ -286,12 +286,14 @@ pub struct ReplicaState {
 }
 
 /// A history of the replica that misses nothing which was overwritten since it began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRecord {
     /// Its id: another one in the directory is not this one.
     pub id: HistoryId,
     /// Commits from this number on are points of it.
     pub from: u64,
+    /// Where it is kept.
+    pub dir: PathBuf,
 }
 
 /// Where a stream ended: the replica holds this much of the epoch after its newest cut.

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use disk::simulated::{Crash, Fault, OpKind};
-use grain::{CutId, Span};
+use grain::{CutId, Span, VolumeId};
 use replication::Error;
 use replication::replica::{At, PastPoint, Replica, Retain, View};
+use replication::source::Change;
 use replication::state::Mode;
 
 use crate::oracle::assert_same;
@@ -320,7 +321,7 @@ fn what_is_written_past_the_journal_ends_the_history() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let points = life.replica.points();
         assert!(points.len() > 1);
-        let id = |replica: &Replica| replica.store().with(|s| s.replica.as_ref()?.history);
+        let id = |replica: &Replica| replica.store().with(|s| s.replica.as_ref()?.history.clone());
         let before = id(&life.replica);
         life.restart_replica(Crash::Kill, 1).await;
         assert_eq!(id(&life.replica), before);
@@ -389,6 +390,13 @@ fn a_history_that_vanished_is_not_taken_for_a_short_one() {
         life.some_writes(30).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_points(&life).await;
+        // Who only looks does not look there, either.
+        life.pair.replica_settings.history.retain = Retain::AsFound;
+        life.pair.replica_settings.history.dir = "/nowhere".into();
+        life.restart_replica(Crash::Kill, 5).await;
+        let kept = assert_points(&life).await.len();
+        assert!(kept > 1, "{kept}");
+        life.pair.replica_settings.history.retain = LONG;
         life.pair.replica_settings.history.dir = here;
         life.restart_replica(Crash::Kill, 2).await;
         assert!(assert_points(&life).await.len() <= 1);
@@ -436,4 +444,27 @@ fn a_lost_record_withdraws_the_points_that_lack_it() {
         });
     }
     assert!(brought > 1, "no record was damaged before it was applied");
+}
+
+/// A device that is discarded whole is a hole of a terabyte as a rule: it takes no record for each of its pieces.
+#[test]
+fn zeros_over_a_hole_take_no_room() {
+    run(|| async {
+        let mut life = keeping(69, Mode::Async, LONG).await;
+        life.equal().await;
+        let before = life.replica.history_status().records;
+        for volume in 0..2 {
+            let (len, source) = (life.image[volume].len() as u64, life.source.clone());
+            let zero = Change::Zero { len, punch: true, fast: false };
+            source.write(VolumeId(volume as u16), 0, zero, false).await.unwrap();
+            life.image[volume].fill(0);
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        life.equal().await;
+        assert_eq!(life.replica.history_status().records, before);
+        assert_points(&life).await;
+        life.some_writes(40).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(assert_points(&life).await.len() > 2);
+    });
 }

@@ -30,7 +30,7 @@ impl Replica {
         match self.keep_all(&history, batch).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.end_history(&format!("what is overwritten cannot be kept: {error}")).await
+                self.give_up_history(&format!("what is overwritten cannot be kept: {error}")).await
             }
         }
     }
@@ -45,6 +45,10 @@ impl Replica {
                     let next = self.read_some(Span { start: at, bytes: span.end() - at, ..span });
                     let next = next.await?;
                     at = next.span.end();
+                    if piece.is_zero() && next.content == Content::Zero {
+                        // Nothing changes: a hole of a whole device stays one.
+                        continue;
+                    }
                     if matches!(next.content, Content::Data(_)) {
                         read.bytes += next.span.bytes;
                     }

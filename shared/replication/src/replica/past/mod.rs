@@ -16,7 +16,7 @@ mod points;
 mod view;
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ use view::Looking;
 
 /// After a history had to be given up, the next one is not begun sooner.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How often it is looked what is too old.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a segment of the undo log, for a history without limit and for the smallest one.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=256 << 20;
 
@@ -76,13 +78,13 @@ impl HistorySettings {
         }
     }
 
-    fn config(&self) -> Config {
+    fn config(&self, dir: &Path) -> Config {
         let bytes = match self.retain {
             Retain::Up { bytes, .. } => bytes / 16,
             _ => 0,
         };
         let segment_bytes = bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        Config { dir: self.dir.clone(), segment_bytes }
+        Config { dir: dir.to_owned(), segment_bytes }
     }
 }
 
@@ -91,10 +93,16 @@ impl HistorySettings {
 pub(super) struct Past {
     kept: RefCell<Option<Kept>>,
     views: RefCell<Vec<Weak<Looking>>>,
-    /// Why the last history ended, and when.
-    ended: RefCell<Option<(String, Instant)>>,
+    /// Why the last history ended.
+    ended: RefCell<Option<String>>,
+    /// The base is written by another way, or about to be.
+    barred: Cell<bool>,
+    /// When one could not be kept.
+    failed: Cell<Option<Instant>>,
     /// The newest commit that was looked at to be a point.
     noted: Cell<Option<u64>>,
+    /// When it was last looked what is too old.
+    trimmed: Cell<Option<Instant>>,
 }
 
 /// A history that misses nothing since it began.
@@ -118,6 +126,8 @@ pub struct HistoryStatus {
     pub oldest_unix_ms: Option<u64>,
     /// Bytes that the undo log takes.
     pub bytes: u64,
+    /// Records in it.
+    pub records: u64,
     /// Views that are open.
     pub views: u64,
     /// Why there is none although one is wanted, or why the last one ended.
@@ -125,7 +135,7 @@ pub struct HistoryStatus {
 }
 
 fn record(s: &State) -> Option<HistoryRecord> {
-    s.replica.as_ref().and_then(|replica| replica.history)
+    s.replica.as_ref().and_then(|replica| replica.history.clone())
 }
 
 impl Replica {
@@ -140,17 +150,18 @@ impl Replica {
 
     /// What the operator sees of the history.
     pub fn history_status(&self) -> HistoryStatus {
-        let ended = self.past.ended.borrow().as_ref().map(|(why, _)| why.clone());
+        let ended = self.past.ended.borrow().clone();
         let views = self.past.lookers().len() as u64;
         let Some(history) = self.history() else {
             return HistoryStatus { ended, views, ..HistoryStatus::default() };
         };
-        let points = history.points();
+        let stats = history.stats();
         HistoryStatus {
             kept: true,
-            points: points.len() as u64,
-            oldest_unix_ms: points.first().map(|point| point.unix_ms),
-            bytes: history.stats().file_bytes,
+            points: stats.points,
+            oldest_unix_ms: stats.oldest_point_ms,
+            bytes: stats.file_bytes,
+            records: stats.records,
             views,
             ended: None,
         }
@@ -163,7 +174,11 @@ impl Replica {
         if self.settings.history.retain == Retain::Nothing {
             return self.end_history("it is not asked for any more (--retain)").await;
         }
-        let opened = self.open_history(found.id).await;
+        let elsewhere = self.settings.history.dir != found.dir;
+        if elsewhere && self.settings.history.retain != Retain::AsFound {
+            return self.end_history("it is to be kept in another place (--history-dir)").await;
+        }
+        let opened = self.open_history(found.id, &found.dir).await;
         let (history, opened) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.end_history(&format!("it does not open: {error}")).await,
@@ -186,9 +201,10 @@ impl Replica {
     async fn open_history(
         &self,
         id: HistoryId,
+        dir: &Path,
     ) -> Result<(Rc<History>, Opened), journal::history::Error> {
-        let geometry = self.volumes.geometry();
-        History::open(&self.ctx, self.settings.history.config(), geometry, id.to_bytes()).await
+        let (geometry, config) = (self.volumes.geometry(), self.settings.history.config(dir));
+        History::open(&self.ctx, config, geometry, id.to_bytes()).await
     }
 
     /// Whether what is overwritten is kept for good.
@@ -201,28 +217,34 @@ impl Replica {
     pub(super) async fn tend_history(&self) {
         self.let_idle_go().await;
         let wanted = matches!(self.settings.history.retain, Retain::Up { .. });
-        let rests = |(_, at): &(String, Instant)| at.elapsed() < PAUSE;
-        let resting = self.past.ended.borrow().as_ref().is_some_and(rests);
-        if !wanted || resting || self.kept().is_some() || !self.is_consistent() {
+        let resting = self.past.failed.get().is_some_and(|at| at.elapsed() < PAUSE);
+        if !wanted
+            || resting
+            || self.past.barred.get()
+            || self.kept().is_some()
+            || !self.is_consistent()
+        {
             return;
         }
         if let Err(error) = self.begin_history(true).await {
             tracing::warn!(%error, "no history can be kept");
-            *self.past.ended.borrow_mut() = Some((error.to_string(), Instant::now()));
+            *self.past.ended.borrow_mut() = Some(error.to_string());
+            self.past.failed.set(Some(Instant::now()));
         }
     }
 
     /// Keeps what is overwritten from here on. The base is locked by the caller.
     async fn begin_history(&self, lasting: bool) -> Result<()> {
         let id = HistoryId::from_bytes(self.ctx.random());
-        let (history, _) = self.open_history(id).await?;
+        let dir = self.settings.history.dir.clone();
+        let (history, _) = self.open_history(id, &dir).await?;
         // What counts now may have been brought into the base in part.
         let moment = self.journal.split();
         let (number, at_cut) = (self.commit_number(), self.position().map(|at| at.sequence));
         let whole = moment.commit == number && at_cut == Some(0);
         let from = if whole { number } else { moment.commit + 1 };
         if lasting {
-            let record = HistoryRecord { id, from };
+            let record = HistoryRecord { id, from, dir };
             self.store
                 .update(|s| {
                     if let Some(replica) = &mut s.replica {
@@ -258,12 +280,29 @@ impl Replica {
         self.past.noted.set(None);
         if named || kept.is_some() {
             tracing::warn!(why, "the history of this replica ends");
-            *self.past.ended.borrow_mut() = Some((why.to_owned(), Instant::now()));
+            *self.past.ended.borrow_mut() = Some(why.to_owned());
         }
         if let Some(kept) = kept {
             remove(&kept).await;
         }
         Ok(())
+    }
+
+    /// The same, and none is begun before the next commit: until then the base is written by another way.
+    pub(super) async fn bar_history(&self, why: &str) -> Result<()> {
+        self.past.barred.set(true);
+        self.end_history(why).await
+    }
+
+    /// A commit: the base and what is committed in the journal are one cut.
+    pub(super) fn admit_history(&self) {
+        self.past.barred.set(false);
+    }
+
+    /// The same because it cannot be kept: the next one is begun after a pause.
+    pub(super) async fn give_up_history(&self, why: &str) -> Result<()> {
+        self.past.failed.set(Some(Instant::now()));
+        self.end_history(why).await
     }
 
     /// The record that named the history is gone.

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use grain::CutId;
 use journal::history::{History, Point};
+use tokio::time::Instant;
 
-use super::{Replica, Retain};
+use super::{Replica, Retain, TRIM_EVERY};
 use crate::source::check_label;
 use crate::{Error, Result};
 
@@ -101,7 +102,7 @@ impl Replica {
             Err(error) => Err(error),
         };
         if let Err(error) = noted {
-            self.end_history(&format!("a point cannot be noted: {error}")).await?;
+            self.give_up_history(&format!("a point cannot be noted: {error}")).await?;
         }
         Ok(())
     }
@@ -112,7 +113,9 @@ impl Replica {
         self.end_views_where("what it shows was found damaged", |moment| moment.commit > commit);
         match history.withdraw_from(commit + 1).await {
             Ok(()) => Ok(()),
-            Err(error) => self.end_history(&format!("a point cannot be withdrawn: {error}")).await,
+            Err(error) => {
+                self.give_up_history(&format!("a point cannot be withdrawn: {error}")).await
+            }
         }
     }
 
@@ -122,13 +125,18 @@ impl Replica {
         let Retain::Up { bytes, age } = self.settings.history.retain else { return Ok(()) };
         let Some(history) = self.history() else { return Ok(()) };
         if let Err(error) = self.trim(&history, bytes, age.as_millis() as u64).await {
-            self.end_history(&format!("what is too old cannot be let go: {error}")).await?;
+            self.give_up_history(&format!("what is too old cannot be let go: {error}")).await?;
         }
         Ok(())
     }
 
     async fn trim(&self, history: &Rc<History>, most: u64, age_ms: u64) -> Result<()> {
         let since = self.ctx.unix_ms().saturating_sub(age_ms);
+        let due = self.past.trimmed.get().is_none_or(|at| at.elapsed() >= TRIM_EVERY);
+        if !due && history.stats().file_bytes <= most {
+            return Ok(());
+        }
+        self.past.trimmed.set(Some(Instant::now()));
         while let Some(below) = history.next_release() {
             let bytes = history.stats().file_bytes;
             // The point before the time asked for stays, for it is what shows that time.

@@ -71,7 +71,7 @@ impl Replica {
         if self.stopping.get() {
             return Err(Error::State("the replica is being stopped".to_owned()));
         }
-        if *at == At::Latest && !self.is_consistent() {
+        if *at == At::Latest && (!self.is_consistent() || self.past.barred.get()) {
             return Err(Error::State(
                 "this replica is no point in time: it can be looked at once it is consistent"
                     .to_owned(),
@@ -99,7 +99,7 @@ impl Replica {
     }
 
     pub(super) fn no_history(&self) -> Error {
-        let ended = self.past.ended.borrow().as_ref().map(|(why, _)| why.clone());
+        let ended = self.past.ended.borrow().clone();
         Error::State(match (ended, self.settings.history.retain) {
             (Some(why), _) => format!("there is no point: the history ended: {why}"),
             (None, Retain::Up { .. }) => {
