@@ -15,7 +15,7 @@ use super::index::Entry;
 use super::layout::Mark;
 use super::record::{Kind, RECORD_HEADER, RecordHeader};
 use super::spans::Spans;
-use super::{Error, History, MAX_RECORD_BYTES, Moment, UNKNOWN};
+use super::{Error, History, MAX_RECORD_BYTES, MAX_ZERO_BYTES, Moment, UNKNOWN};
 
 /// Bytes that are written at a time.
 const BUFFER: usize = 4 << 20;
@@ -91,8 +91,12 @@ impl History {
             let missing = state.captured.missing(moment, *span);
             for part in missing.into_iter().flat_map(|part| taken.missing(part)) {
                 let mut start = part.start;
+                let most = match content {
+                    Content::Zero => MAX_ZERO_BYTES,
+                    Content::Data(_) => MAX_RECORD_BYTES,
+                };
                 while start < part.end() {
-                    let bytes = MAX_RECORD_BYTES.min(part.end() - start);
+                    let bytes = most.min(part.end() - start);
                     let piece = Span { start, bytes, ..part };
                     let payload = match content {
                         Content::Zero => Bytes::new(),

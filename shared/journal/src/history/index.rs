@@ -8,7 +8,7 @@ use crate::layout::{Nonce, is_possible_counter};
 
 use super::layout::{Tally, is_possible_life};
 use super::record::{Kind, RecordHeader};
-use super::{MAX_RECORD_BYTES, Moment};
+use super::{MAX_RECORD_BYTES, MAX_ZERO_BYTES, Moment};
 
 /// Bytes of a block, and what the index section begins at a multiple of.
 pub(super) const BLOCK: u64 = 4096;
@@ -82,7 +82,7 @@ impl Entry {
         let (start, commit, split, life) = (r.u64()?, r.u64()?, r.u32()?, r.u32()?);
         let offset = r.u64()?;
         let sound = bytes > 0
-            && u64::from(bytes) <= MAX_RECORD_BYTES
+            && u64::from(bytes) <= if zero { MAX_ZERO_BYTES } else { MAX_RECORD_BYTES }
             && is_possible_counter(start)
             && is_possible_counter(commit)
             && is_possible_counter(offset);
@@ -209,7 +209,7 @@ impl Head {
         let sound = possible
             && is_possible_life(life)
             && records_end == end
-            && longest <= MAX_RECORD_BYTES
+            && longest <= MAX_ZERO_BYTES
             // Each entry has a record.
             && entries <= end / 128
             && blocks == head.blocks()

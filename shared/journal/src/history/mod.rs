@@ -47,8 +47,10 @@ pub use error::Error;
 pub use saved::Saved;
 pub use state::{History, Stats};
 
-/// The most bytes of a volume that stand in one record.
+/// The most bytes of a volume that stand in one record with a payload.
 pub const MAX_RECORD_BYTES: u64 = 1 << 20;
+/// The same of a record of zeros, which has no payload: a device that is discarded whole takes few of them.
+pub const MAX_ZERO_BYTES: u64 = 1 << 30;
 /// The longest label of a point, in bytes.
 pub const MAX_LABEL_BYTES: usize = 255;
 /// What [`History::oldest`] is while nothing says how far the loss of records reaches; see

@@ -9,7 +9,7 @@ use crate::codec::{Reader, Writer, crc_of};
 use crate::layout::{Nonce, is_possible_counter};
 
 use super::layout::{Tally, is_possible_life};
-use super::{MAX_LABEL_BYTES, MAX_RECORD_BYTES, Point};
+use super::{MAX_LABEL_BYTES, MAX_RECORD_BYTES, MAX_ZERO_BYTES, Point};
 
 /// Bytes of a record's header.
 pub(super) const RECORD_HEADER: usize = 128;
@@ -205,7 +205,11 @@ impl RecordHeader {
             Kind::SavedZero => self.payload == 0,
             _ => true,
         };
-        let saved = !self.kind.is_saved() || (1..=MAX_RECORD_BYTES).contains(&bytes) && ends;
+        let most = match self.kind {
+            Kind::SavedZero => MAX_ZERO_BYTES,
+            _ => MAX_RECORD_BYTES,
+        };
+        let saved = !self.kind.is_saved() || (1..=most).contains(&bytes) && ends;
         let possible = possible && is_possible_life(self.life);
         possible && content && saved && u64::from(self.payload) <= MAX_RECORD_BYTES
     }

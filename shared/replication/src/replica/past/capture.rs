@@ -45,10 +45,6 @@ impl Replica {
                     let next = self.read_some(Span { start: at, bytes: span.end() - at, ..span });
                     let next = next.await?;
                     at = next.span.end();
-                    if piece.is_zero() && next.content == Content::Zero {
-                        // Nothing changes: a hole of a whole device stays one.
-                        continue;
-                    }
                     if matches!(next.content, Content::Data(_)) {
                         read.bytes += next.span.bytes;
                     }
