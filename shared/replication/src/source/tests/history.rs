@@ -12,6 +12,7 @@ use disk::simulated::{Crash, Fault, OpKind, SplitMix64};
 use grain::{CutId, CutReason, GrainSet, Run, VolumeId};
 
 use super::*;
+use crate::map::MapKind;
 
 /// A cut that a peer may hold.
 struct Held {
@@ -300,4 +301,21 @@ fn failing_metadata_loses_no_bit_at_power_cuts() {
     for seed in 3000..3060 {
         play(seed, &[Crash::PowerCut], true, false);
     }
+}
+
+#[test]
+fn a_file_is_used_again_only_after_the_record_that_frees_it() {
+    run(async {
+        let site = Site::new(4000).await;
+        let source = site.start().await.unwrap();
+        let pool = source.tracker.pool();
+        let (at, _) = pool.create(MapKind::Layer).await.unwrap();
+        // Free in memory alone: a crash would find it named by what is on the disk.
+        source.store().change(|s| s.layers.free.push(at));
+        let (other, _) = pool.create(MapKind::Layer).await.unwrap();
+        assert_ne!(other.file, at.file);
+        source.store().save().await.unwrap();
+        let (again, _) = pool.create(MapKind::Layer).await.unwrap();
+        assert_eq!(again.file, at.file);
+    });
 }
