@@ -160,9 +160,9 @@ impl Journal {
     /// passes through it. Gives the moment.
     pub fn split(&self) -> Moment {
         let mut state = self.state.borrow_mut();
-        let (now, newest) = (state.index.moment(), state.progress.newest);
-        let split = if now.commit == newest { now.split + 1 } else { 1 };
-        let moment = Moment { commit: newest.max(now.commit), split };
+        // Not after the newest commit record: one that is being written is laid down after this look.
+        let now = state.index.moment();
+        let moment = Moment { split: now.split + 1, ..now };
         state.index.split(moment);
         moment
     }

@@ -130,3 +130,11 @@ fn a_stream_that_dropped_a_write_is_at_its_end() {
 fn a_point_is_what_it_was_after_a_crash_over_zeros() {
     clean(&Plan::of(971_013_244, Scale::Small).without(&[2].into_iter().collect()));
 }
+
+/// Somebody looked while a commit was being written: the look took the commit's number, and what came after the
+/// commit was taken for what came before the look.
+#[test]
+fn a_look_during_a_commit_stands_still() {
+    let without = [0, 7, 8, 11, 14].into_iter().collect();
+    clean(&Plan::of(971_145_468, Scale::Small).without(&without));
+}

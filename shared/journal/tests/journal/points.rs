@@ -2,8 +2,10 @@
 //! replica as it was at each of those that the base has not left yet.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use disk::simulated::Crash;
+use grain::{Run, VolumeId};
 use journal::Moment;
 
 use crate::world::{Grains, World, bytes_in, run};
@@ -101,4 +103,43 @@ fn the_base_passes_through_every_commit() {
             }
         });
     }
+}
+
+/// Somebody looks while a commit is under way: what comes with it, and after it, is not of that look.
+#[test]
+fn a_look_during_a_commit_is_of_before_it() {
+    let mut inside = 0;
+    for after_us in (0..12_000).step_by(150) {
+        run(async {
+            let mut world = World::new(77);
+            world.config.keep_points = true;
+            world.make_base().await;
+            world.open().await.unwrap();
+            let mut images = Images::new();
+            commits_something(&mut world, &mut images).await;
+            let before = world.model.grains.clone();
+            let session = world.begin().unwrap();
+            world.append(session, 1, world_run(), false).await.unwrap();
+            let latency = Duration::from_micros(400)..Duration::from_millis(2);
+            world.machine.set_latency(latency);
+            let journal = world.journal();
+            let looks = async {
+                tokio::time::sleep(Duration::from_micros(after_us)).await;
+                journal.split()
+            };
+            let list = [session];
+            let (done, look) = tokio::join!(world.commit(&list), looks);
+            let commit = done.unwrap();
+            let seen = if look.commit == commit { world.model.grains.clone() } else { before };
+            inside += u64::from(look.commit < commit);
+            assert_shows(&world, look, &seen).await;
+            commits_something(&mut world, &mut images).await;
+            assert_shows(&world, look, &seen).await;
+        });
+    }
+    assert!((20..75).contains(&inside), "{inside} looks came before the commit counted");
+}
+
+fn world_run() -> Run {
+    Run { volume: VolumeId(0), first: 3, count: 4 }
 }

@@ -495,3 +495,25 @@ fn zeros_over_zeros_are_kept_for_the_sake_of_what_comes_after_them() {
         }
     });
 }
+
+/// A history that begins in the middle of an epoch: the cut before it is no point, for some of what came after it
+/// was brought into the base unseen.
+#[test]
+fn what_was_before_a_history_is_no_point_of_it() {
+    run(|| async {
+        let mut life = Life::new(71, Mode::Async, |pair| {
+            pair.serve.stream.epoch = Duration::from_secs(600);
+        })
+        .await;
+        stream_damage::fill(&mut life, 7, 0x77).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        life.pair.replica_settings.history.retain = LONG;
+        life.restart_replica(Crash::Kill, 3).await;
+        assert!(life.replica.history_status().kept);
+        assert_eq!(assert_points(&life).await, []);
+        life.connect().await;
+        life.some_writes(20).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!assert_points(&life).await.is_empty());
+    });
+}
