@@ -18,6 +18,7 @@ mod oracle;
 mod past;
 mod past_drills;
 mod past_roles;
+mod past_zeros;
 mod peers;
 mod refusals;
 mod rig;

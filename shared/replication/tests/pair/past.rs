@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use disk::simulated::{Crash, Fault, OpKind};
-use grain::{CutId, Span, VolumeId};
+use grain::{CutId, Span};
 use replication::Error;
 use replication::replica::{At, PastPoint, Replica, Retain, View};
-use replication::source::Change;
 use replication::state::Mode;
 
 use crate::oracle::assert_same;
@@ -16,9 +15,9 @@ use crate::stream::{Life, SYNC};
 use crate::stream_damage;
 
 const CYCLE: Mode = Mode::Cycle { every_ms: Some(1000) };
-const LONG: Retain = Retain::Up { bytes: 64 << 20, age: Duration::from_secs(86_400) };
+pub const LONG: Retain = Retain::Up { bytes: 64 << 20, age: Duration::from_secs(86_400) };
 
-async fn keeping(seed: u64, mode: Mode, retain: Retain) -> Life {
+pub async fn keeping(seed: u64, mode: Mode, retain: Retain) -> Life {
     Life::new(seed, mode, |pair| pair.replica_settings.history.retain = retain).await
 }
 
@@ -45,7 +44,7 @@ pub async fn assert_shows(pair: &Pair, view: &View, cut: CutId) {
 }
 
 /// Looks at every point.
-async fn assert_points(life: &Life) -> Vec<PastPoint> {
+pub async fn assert_points(life: &Life) -> Vec<PastPoint> {
     let points = life.replica.points();
     for point in &points {
         let view = life.replica.view(&At::Cut(point.cut)).await.unwrap();
@@ -444,56 +443,6 @@ fn a_lost_record_withdraws_the_points_that_lack_it() {
         });
     }
     assert!(brought > 1, "no record was damaged before it was applied");
-}
-
-/// A device that is discarded whole is a hole of a terabyte as a rule: it does not take a record for each of its
-/// pieces.
-#[test]
-fn zeros_over_a_hole_take_little_room() {
-    run(|| async {
-        let mut life = keeping(69, Mode::Async, LONG).await;
-        life.equal().await;
-        let before = life.replica.history_status().records;
-        zeros_everywhere(&mut life).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        life.equal().await;
-        let records = life.replica.history_status().records;
-        assert!((before + 1..=before + 4).contains(&records), "{before} {records}");
-        assert_points(&life).await;
-        life.some_writes(40).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(assert_points(&life).await.len() > 2);
-    });
-}
-
-async fn zeros_everywhere(life: &mut Life) {
-    for volume in 0..2 {
-        let (len, source) = (life.image[volume].len() as u64, life.source.clone());
-        let zero = Change::Zero { len, punch: true, fast: false };
-        source.write(VolumeId(volume as u16), 0, zero, false).await.unwrap();
-        life.image[volume].fill(0);
-    }
-}
-
-/// Zeros over zeros change nothing, and are kept all the same: after a crash what came later in their epoch is
-/// brought into the base again, over itself, and would be taken for what was there before.
-#[test]
-fn zeros_over_zeros_are_kept_for_the_sake_of_what_comes_after_them() {
-    run(|| async {
-        let mut life = Life::new(70, Mode::Async, |pair| {
-            pair.serve.stream.epoch = Duration::from_secs(600);
-            pair.replica_settings.history.retain = LONG;
-        })
-        .await;
-        zeros_everywhere(&mut life).await;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        stream_damage::fill(&mut life, 7, 0x77).await;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        for kind in [Crash::Kill, Crash::PowerCut] {
-            life.restart_replica(kind, 3).await;
-            assert!(!assert_points(&life).await.is_empty());
-        }
-    });
 }
 
 /// A history that begins in the middle of an epoch: the cut before it is no point, for some of what came after it
