@@ -47,14 +47,19 @@ impl Generations {
         self.newest.remove(span, |_| true);
     }
 
-    /// Takes the bytes of `span` out of the generation of `moment` where `which` holds.
+    /// Takes the bytes of `span` out of the generation of `moment` where `which` holds. It is the one
+    /// that is being brought into the base: the first.
     pub(crate) fn remove(&mut self, moment: Moment, span: Span, which: impl Fn(&Stretch) -> bool) {
-        if moment == self.moment {
-            self.newest.remove(span, which);
-        } else if let Some((_, index)) = self.older.iter_mut().find(|(at, _)| *at == moment) {
-            index.remove(span, which);
+        match self.older.front_mut().filter(|(at, _)| *at == moment) {
+            Some((_, index)) => {
+                index.remove(span, which);
+                if index.is_empty() {
+                    self.older.pop_front();
+                }
+            }
+            None if moment == self.moment => self.newest.remove(span, which),
+            None => {}
         }
-        self.older.retain(|(_, index)| !index.is_empty());
     }
 
     /// The generation that is brought into the base next.

@@ -95,7 +95,7 @@ impl Replica {
             // What a sync lost may be of any grain: nothing is known of any point.
             Some(_) if self.lost_a_sync() => self.may_stand(inconsistent)?,
             // A point is one, whatever was found out about the copy since.
-            Some(at) => drop(self.way_back(at).await?),
+            Some(at) => self.has_point(at)?,
             None => self.may_stand(inconsistent)?,
         }
         self.stopping.set(true);

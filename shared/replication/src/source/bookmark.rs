@@ -10,15 +10,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use grain::{CutId, CutReason};
-use tokio::sync::Notify;
+use journal::history::MAX_LABEL_BYTES;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::Source;
 use super::cut::Publish;
 use crate::state::{Bookmark, State};
 use crate::{Error, Result};
 
-/// The longest name of a bookmark, in bytes.
-pub const MAX_LABEL: usize = 255;
 /// Bookmarks whose cuts the source keeps apart; the history of a replica keeps them as long as anything else.
 const KEPT: usize = 64;
 
@@ -27,12 +27,24 @@ const KEPT: usize = 64;
 pub(super) struct Bookmarks {
     /// The name of the cut that is made next.
     next: RefCell<Option<String>>,
-    /// Replicas whose next catch-up is to be one, and its name.
-    due: RefCell<BTreeMap<String, String>>,
+    /// Replicas whose next catch-up is to be one.
+    due: RefCell<BTreeMap<String, Due>>,
     asked: Notify,
-    /// Who has got one.
-    made: RefCell<Vec<(String, CutId)>>,
-    moved: Notify,
+}
+
+/// A bookmark that the next catch-up of a replica is to be.
+pub(super) struct Due {
+    label: String,
+    /// Told the cut; gone when nobody waits for it any more.
+    made: oneshot::Sender<CutId>,
+}
+
+impl Due {
+    /// The cut was made.
+    pub(super) fn made(self, cut: CutId) {
+        // Who asked may have gone away.
+        self.made.send(cut).ok();
+    }
 }
 
 /// What came of a bookmark.
@@ -44,11 +56,11 @@ pub struct Bookmarked {
 
 /// Whether a bookmark may be called so.
 pub fn check_label(label: &str) -> std::result::Result<(), String> {
-    let fits = !label.trim().is_empty() && label.len() <= MAX_LABEL;
+    let fits = !label.trim().is_empty() && label.len() <= MAX_LABEL_BYTES;
     if fits && !label.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(format!("a bookmark's name has 1 to {MAX_LABEL} bytes and no control characters"))
+    Err(format!("a bookmark's name has 1 to {MAX_LABEL_BYTES} bytes and no control characters"))
 }
 
 impl State {
@@ -74,6 +86,7 @@ impl Source {
             ));
         }
         let mut peers = Vec::new();
+        let mut waits = Vec::new();
         {
             let one = self.lock_cuts().await;
             let streaming = self.streaming();
@@ -86,38 +99,21 @@ impl Source {
                 let cut = made?.cut.id;
                 peers.extend(streaming.iter().map(|identity| (identity.clone(), Some(cut))));
             }
-            self.bookmarks.made.borrow_mut().clear();
-            let mut due = self.bookmarks.due.borrow_mut();
-            let others = connected.into_iter().filter(|identity| !streaming.contains(identity));
-            for identity in others {
-                due.insert(identity.clone(), label.clone());
-                peers.push((identity, None));
+            for identity in connected.into_iter().filter(|other| !streaming.contains(other)) {
+                let (made, cut) = oneshot::channel();
+                let due = Due { label: label.clone(), made };
+                self.bookmarks.due.borrow_mut().insert(identity.clone(), due);
+                waits.push((identity, cut));
             }
         }
         self.bookmarks.asked.notify_waiters();
         // Who is late stays without: a name that comes later would name another instant.
-        drop(tokio::time::timeout(wait, self.all_made(&mut peers)).await);
-        let left = peers.iter().filter(|(_, cut)| cut.is_none());
-        for (identity, _) in left {
-            self.bookmarks.due.borrow_mut().remove(identity);
+        let until = Instant::now() + wait;
+        for (identity, cut) in waits {
+            let cut = tokio::time::timeout_at(until, cut).await;
+            peers.push((identity, cut.ok().and_then(|made| made.ok())));
         }
         Ok(Bookmarked { peers })
-    }
-
-    async fn all_made(&self, peers: &mut [(String, Option<CutId>)]) {
-        loop {
-            let moved = self.bookmarks.moved.notified();
-            for (identity, cut) in peers.iter_mut().filter(|(_, cut)| cut.is_none()) {
-                let mut made = self.bookmarks.made.borrow_mut();
-                if let Some(at) = made.iter().position(|(who, _)| who == identity) {
-                    *cut = Some(made.swap_remove(at).1);
-                }
-            }
-            if peers.iter().all(|(_, cut)| cut.is_some()) {
-                return;
-            }
-            moved.await;
-        }
     }
 
     /// Waits until the next catch-up of this replica is to be a bookmark.
@@ -132,25 +128,17 @@ impl Source {
     }
 
     pub(super) fn is_bookmark_due(&self, identity: &str) -> bool {
-        self.bookmarks.due.borrow().contains_key(identity)
+        let due = self.bookmarks.due.borrow();
+        due.get(identity).is_some_and(|due| !due.made.is_closed())
     }
 
-    /// The reason of the next cut for this replica. The cuts are locked by the caller.
-    pub(super) fn reason_for(&self, identity: &str) -> CutReason {
-        let label = self.bookmarks.due.borrow_mut().remove(identity);
-        match label.is_some() {
-            true => {
-                *self.bookmarks.next.borrow_mut() = label;
-                CutReason::Bookmark
-            }
-            false => CutReason::Cycle,
-        }
-    }
-
-    /// The cut of this replica's bookmark was made.
-    pub(super) fn bookmark_made(&self, identity: &str, cut: CutId) {
-        self.bookmarks.made.borrow_mut().push((identity.to_owned(), cut));
-        self.bookmarks.moved.notify_waiters();
+    /// The bookmark that the next cut for this replica is to be. The cuts are locked by the caller, who makes it
+    /// with the reason [`CutReason::Bookmark`].
+    pub(super) fn take_bookmark(&self, identity: &str) -> Option<Due> {
+        let due = self.bookmarks.due.borrow_mut().remove(identity);
+        let due = due.filter(|due| !due.made.is_closed())?;
+        *self.bookmarks.next.borrow_mut() = Some(due.label.clone());
+        Some(due)
     }
 
     /// In the record of a cut that is a bookmark: what people call it.

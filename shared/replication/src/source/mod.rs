@@ -42,7 +42,7 @@ use crate::state::StateStore;
 use crate::track::{Gate, RangeLocks, Tracker};
 use crate::volumes::Volumes;
 
-pub use bookmark::{Bookmarked, MAX_LABEL, check_label};
+pub use bookmark::{Bookmarked, check_label};
 pub use cut::CutPause;
 pub use export::VolumeExport;
 pub use serve_link::{LinkProgress, ServeSettings, serve_link};

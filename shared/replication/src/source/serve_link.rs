@@ -349,7 +349,8 @@ impl ServedSession<'_> {
             Want::Compare => Agreed::everything(self.source, &self.theirs),
         };
         let mut made = None;
-        let reason = self.source.reason_for(&self.identity);
+        let bookmark = self.source.take_bookmark(&self.identity);
+        let reason = bookmark.as_ref().map_or(CutReason::Cycle, |_| CutReason::Bookmark);
         let pause = self.source.cut_locked(&one, reason, |cut, open| {
             let mut agreed = agreed;
             agreed.pull.union_with(open);
@@ -368,8 +369,8 @@ impl ServedSession<'_> {
         let (agreed, installed, begun) =
             made.ok_or_else(|| Error::State("the cut was not installed".to_owned()))?;
         let cut = pause.cut.id;
-        if reason == CutReason::Bookmark {
-            self.source.bookmark_made(&self.identity, cut);
+        if let Some(bookmark) = bookmark {
+            bookmark.made(cut);
         }
         self.source
             .store()

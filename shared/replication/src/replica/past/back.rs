@@ -2,33 +2,27 @@
 
 use std::rc::Rc;
 
-use grain::{Content, GrainSet, Run, SpanData, is_zero};
-use journal::Moment;
+use grain::{GrainSet, VolumeId};
 
 use super::view::Looking;
 use super::{At, PastPoint, Replica, Seen, View};
 use crate::Result;
 use crate::session::PIECE_BYTES;
+use crate::volumes::split_zeros;
 
 impl Replica {
     /// What going back to a point would be: the point, and what has changed since. What is not in the volumes
     /// yet counts, too.
     pub async fn way_back(self: &Rc<Self>, at: &At) -> Result<(PastPoint, GrainSet)> {
         self.apply().await?;
-        let (point, moment) = self.point_at(at)?;
-        Ok((point, self.changed_since(moment).await?))
+        let history = self.whole_history()?;
+        let (point, moment) = self.find_point(&history, at)?;
+        Ok((point, history.changed_since(moment).await?))
     }
 
-    fn point_at(&self, at: &At) -> Result<(PastPoint, Moment)> {
-        let history = self.history().ok_or_else(|| self.no_history())?;
-        let point = self.find_point(&history, at)?;
-        let moment = Moment { commit: point.commit, split: 0 };
-        Ok((PastPoint { cut: point.cut, unix_ms: point.unix_ms, label: point.label }, moment))
-    }
-
-    async fn changed_since(&self, moment: Moment) -> Result<GrainSet> {
-        let history = self.history().ok_or_else(|| self.no_history())?;
-        Ok(history.changed_since(moment).await?)
+    /// Whether there is such a point.
+    pub(in crate::replica) fn has_point(&self, at: &At) -> Result<()> {
+        self.find_point(&*self.whole_history()?, at).map(drop)
     }
 
     /// Sets the volumes back to a point, synced. Everything that counts is in them, and they are locked by the
@@ -37,25 +31,26 @@ impl Replica {
     /// They count as damaged before the first of them is written: whoever finds them half set back asks the
     /// source for them, or goes back again.
     pub(in crate::replica) async fn go_back(self: &Rc<Self>, at: &At) -> Result<GrainSet> {
-        let (point, moment) = self.point_at(at)?;
-        let changed = self.changed_since(moment).await?;
+        let history = self.whole_history()?;
+        let (point, moment) = self.find_point(&history, at)?;
+        let changed = history.changed_since(moment).await?;
         tracing::warn!(cut = %point.cut, grains = changed.len(), "the volumes go back to a point");
         self.withdraw_after(moment.commit).await?;
         self.note_damaged(&changed).await?;
-        let history = self.history().ok_or_else(|| self.no_history())?;
+        // It ends where a point cannot be withdrawn.
+        let history = self.whole_history()?;
         let looking = Rc::new(Looking::at(moment));
         let view = View::new(self.clone(), history, looking, Seen::Point(point));
         let failed = self.volumes.failed_syncs();
         let geometry = self.volumes.geometry();
         let most = (PIECE_BYTES >> geometry.grain.shift()).max(1);
-        for run in changed.runs() {
-            for first in (run.first..run.first + run.count).step_by(most as usize) {
-                let count = most.min(run.first + run.count - first);
-                let span = geometry.span_of(Run { first, count, ..run });
-                let bytes = view.read(span).await?;
-                let content = if is_zero(&bytes) { Content::Zero } else { Content::Data(bytes) };
-                self.volumes.write_span(&SpanData { span, content }).await?;
+        let mut from = (VolumeId(0), 0);
+        while let Some(run) = changed.next_run(from, most) {
+            let bytes = view.read(geometry.span_of(run)).await?;
+            for data in split_zeros(geometry, run, bytes) {
+                self.volumes.write(&data).await?;
             }
+            from = (run.volume, run.end());
         }
         self.sync_base(failed).await?;
         Ok(changed)

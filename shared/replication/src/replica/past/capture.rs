@@ -1,19 +1,19 @@
 //! Keeping what the base holds before it is overwritten.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
-use grain::{Content, Span, SpanData, is_zero};
+use grain::{Content, Span, SpanData};
 use journal::ApplyBatch;
-use journal::history::History;
+use journal::history::{History, MAX_RECORD_BYTES};
 
 use super::Replica;
 use crate::{Error, Result};
 
 /// Bytes kept with one sync.
 const TOGETHER: u64 = 16 << 20;
-/// Bytes of a record.
-const RECORD: u64 = 1 << 20;
-/// Extents asked for at a time.
-const EXTENTS: usize = 256;
+/// And pieces.
+const PIECES: usize = 1024;
 
 /// What was read and not kept yet.
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Replica {
         }
     }
 
-    async fn keep_all(&self, history: &std::rc::Rc<History>, batch: &ApplyBatch) -> Result<()> {
+    async fn keep_all(&self, history: &Rc<History>, batch: &ApplyBatch) -> Result<()> {
         let moment = batch.moment();
         let mut read = Read::default();
         for piece in batch.pieces() {
@@ -49,7 +49,7 @@ impl Replica {
                         read.bytes += next.span.bytes;
                     }
                     read.data.push(next);
-                    if read.bytes >= TOGETHER || read.data.len() >= 4 * EXTENTS {
+                    if read.bytes >= TOGETHER || read.data.len() >= PIECES {
                         let full = std::mem::take(&mut read);
                         history.capture(moment, full.data).await?;
                     }
@@ -64,7 +64,7 @@ impl Replica {
         let volume = self.volumes.get(span.volume)?;
         let mut span = span;
         // Only where it saves reading.
-        if span.bytes > RECORD {
+        if span.bytes > MAX_RECORD_BYTES {
             let found = volume.file.extents(span.start, span.bytes, 1).await;
             let found = found.map_err(Error::io("map", &volume.path))?;
             if let Some(first) = found.first().filter(|extent| extent.offset == span.start) {
@@ -74,10 +74,10 @@ impl Replica {
                 }
             }
         }
-        span.bytes = span.bytes.min(RECORD);
+        span.bytes = span.bytes.min(MAX_RECORD_BYTES);
         let read = volume.file.read_at(span.start, span.bytes as usize).await;
         let bytes = Bytes::from(read.map_err(Error::io("read", &volume.path))?);
-        let content = if is_zero(&bytes) { Content::Zero } else { Content::Data(bytes) };
-        Ok(SpanData { span, content })
+        // The log finds out by itself whether they are zeros.
+        Ok(SpanData { span, content: Content::Data(bytes) })
     }
 }

@@ -58,8 +58,8 @@ impl Drill {
         let mut overlays = Vec::new();
         if let Some(Writable { dir, .. }) = &writable {
             for (volume, _) in replica.volumes().iter() {
-                let over = (view.clone(), volume);
-                let made = Overlay::new(replica.context(), dir, over, room.clone()).await?;
+                let (over, room) = (view.clone(), room.clone());
+                let made = Overlay::new(replica.context(), dir, over, volume, room).await?;
                 overlays.push(Rc::new(made));
             }
         }

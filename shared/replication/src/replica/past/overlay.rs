@@ -49,7 +49,8 @@ impl Overlay {
     pub(super) async fn new(
         ctx: &Context,
         dir: &Path,
-        (view, volume): (Rc<View>, VolumeId),
+        view: Rc<View>,
+        volume: VolumeId,
         room: Rc<Room>,
     ) -> Result<Overlay> {
         let bytes = view.replica().volumes().get(volume)?.bytes;

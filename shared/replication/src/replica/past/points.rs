@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use grain::CutId;
+use journal::Moment;
 use journal::history::{History, Point};
 use tokio::time::Instant;
 
@@ -20,6 +21,12 @@ pub struct PastPoint {
     pub unix_ms: u64,
     /// What people call it.
     pub label: Option<String>,
+}
+
+impl From<Point> for PastPoint {
+    fn from(Point { cut, unix_ms, label, .. }: Point) -> PastPoint {
+        PastPoint { cut, unix_ms, label }
+    }
 }
 
 /// What somebody wants to see.
@@ -45,11 +52,11 @@ impl Replica {
     /// The points that one can go back to, oldest first.
     pub fn points(&self) -> Vec<PastPoint> {
         let points = self.history().map(|history| history.points()).unwrap_or_default();
-        let shown = |Point { cut, unix_ms, label, .. }| PastPoint { cut, unix_ms, label };
-        points.into_iter().map(shown).collect()
+        points.into_iter().map(PastPoint::from).collect()
     }
 
-    pub(super) fn find_point(&self, history: &History, at: &At) -> Result<Point> {
+    /// A point of the history, and the moment in the order of what is applied at which it stands.
+    pub(super) fn find_point(&self, history: &History, at: &At) -> Result<(PastPoint, Moment)> {
         let points = history.points();
         let found = match at {
             At::Latest => points.last(),
@@ -60,7 +67,8 @@ impl Replica {
             }
         };
         let first = points.first();
-        found.cloned().ok_or_else(|| {
+        let found = found.map(|point| (point.clone().into(), Moment::after(point.commit)));
+        found.ok_or_else(|| {
             let what = match at {
                 At::Latest => "no point".to_owned(),
                 At::Time(_) => "no point as old as that".to_owned(),

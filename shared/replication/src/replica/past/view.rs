@@ -83,14 +83,12 @@ impl Replica {
             }
             self.begin_history(false).await?;
         }
-        let history = self.history().ok_or_else(|| Error::State("no history".to_owned()))?;
+        let history = self.whole_history()?;
         let (moment, seen) = match at {
             At::Latest => (self.journal.split(), Seen::Latest { after: self.newest()? }),
             at => {
-                let point = self.find_point(&history, at)?;
-                let (cut, unix_ms, label) = (point.cut, point.unix_ms, point.label);
-                let moment = Moment { commit: point.commit, split: 0 };
-                (moment, Seen::Point(PastPoint { cut, unix_ms, label }))
+                let (point, moment) = self.find_point(&history, at)?;
+                (moment, Seen::Point(point))
             }
         };
         let looking = Rc::new(Looking::at(moment));
@@ -98,7 +96,12 @@ impl Replica {
         Ok(View::new(self.clone(), history, looking, seen))
     }
 
-    pub(super) fn no_history(&self) -> Error {
+    /// The history, for who cannot do without.
+    pub(super) fn whole_history(&self) -> Result<Rc<History>> {
+        self.history().ok_or_else(|| self.no_history())
+    }
+
+    fn no_history(&self) -> Error {
         let ended = self.past.ended.borrow().clone();
         Error::State(match (ended, self.settings.history.retain) {
             (Some(why), _) => format!("there is no point: the history ended: {why}"),

@@ -117,7 +117,7 @@ impl<'a> Inlet<'a> {
                     self.take(sequence, data, [0; 32], behind, applier).await?;
                 }
                 Message::StreamCut { number, cut, unix_ms, floor, label } => {
-                    self.cut(number, (cut, unix_ms, label), &payload).await?;
+                    self.cut(number, cut, unix_ms, label, &payload).await?;
                     self.connection.send(&Message::Committed { cut }).await?;
                     self.replica.note_floor(floor).await?;
                 }
@@ -201,7 +201,9 @@ impl<'a> Inlet<'a> {
     async fn cut(
         &self,
         number: u64,
-        (cut, unix_ms, label): (CutId, u64, Option<String>),
+        cut: CutId,
+        unix_ms: u64,
+        label: Option<String>,
         payload: &Bytes,
     ) -> Result<()> {
         let sequence = self.replica.position().map_or(0, |at| at.sequence);
@@ -209,7 +211,7 @@ impl<'a> Inlet<'a> {
         let lineage: Lineage = body(payload)?;
         let valid = lineage.validate(grain::attach::Facts::MAX_CUTS);
         valid.map_err(|e| Error::Peer(e.to_string()))?;
-        self.replica.take_cut(cut, unix_ms, (lineage, label)).await?;
+        self.replica.take_cut(cut, unix_ms, lineage, label).await?;
         self.cut_number.set(number);
         self.moved.notify_one();
         Ok(())

@@ -139,12 +139,13 @@ impl Replica {
         self: &std::rc::Rc<Self>,
         cut: CutId,
         unix_ms: u64,
-        (lineage, label): (Lineage, Option<String>),
+        lineage: Lineage,
+        label: Option<String>,
     ) -> Result<()> {
         let replica = self.clone();
         let task = tokio::task::spawn_local(async move {
             let _one = replica.parking.lock().await;
-            replica.commit_epoch(cut, unix_ms, (lineage, label)).await
+            replica.commit_epoch(cut, unix_ms, lineage, label).await
         });
         task.await.map_err(|_| Error::Cancelled)?
     }
@@ -153,7 +154,8 @@ impl Replica {
         &self,
         cut: CutId,
         unix_ms: u64,
-        (lineage, label): (Lineage, Option<String>),
+        lineage: Lineage,
+        label: Option<String>,
     ) -> Result<()> {
         check_name(label.as_deref())?;
         let wrong = |what: &str| Err(Error::Peer(format!("a cut of the stream that {what}")));
