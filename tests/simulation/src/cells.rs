@@ -13,15 +13,20 @@ fn word(write: u32, volume: u16, cell: u64, part: u64) -> u64 {
 
 /// Fills a range of whole cells (the last may be short) of a volume with the bytes of a write.
 pub fn fill(write: u32, volume: u16, offset: u64, out: &mut [u8]) {
+    let words = |index: u64, part: usize| match part {
+        0 => u64::from(write) | !u64::from(write) << 32,
+        _ => word(write, volume, index, part as u64),
+    };
     for (at, cell) in out.chunks_mut(CELL as usize).enumerate() {
         let index = offset / CELL + at as u64;
-        for (part, piece) in cell.chunks_mut(8).enumerate() {
-            let word = match part {
-                0 => u64::from(write) | !u64::from(write) << 32,
-                _ => word(write, volume, index, part as u64),
-            };
-            piece.copy_from_slice(&word.to_le_bytes()[..piece.len()]);
+        let mut pieces = cell.chunks_exact_mut(8);
+        let mut part = 0;
+        for piece in &mut pieces {
+            piece.copy_from_slice(&words(index, part).to_le_bytes());
+            part += 1;
         }
+        let rest = pieces.into_remainder();
+        rest.copy_from_slice(&words(index, part).to_le_bytes()[..rest.len()]);
     }
 }
 

@@ -143,9 +143,7 @@ impl File for SimFile {
                 let what = format!("read of {len} bytes at {offset} ends at {}", file.live.len);
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
             }
-            let mut data = vec![0; len];
-            file.live.read(offset, &mut data);
-            Ok(data)
+            Ok(file.live.bytes(offset, len))
         }))
     }
 

@@ -43,9 +43,7 @@ impl FileContent {
 
     /// All bytes.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.0.len as usize];
-        self.0.read(0, &mut bytes);
-        bytes
+        self.0.bytes(0, self.0.len as usize)
     }
 }
 

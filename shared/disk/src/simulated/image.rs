@@ -30,10 +30,26 @@ impl Image {
         }
     }
 
+    /// The `len` bytes from `offset` on.
+    pub fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len);
+        for (page, within, part) in pieces(offset, len as u64) {
+            match self.pages.get(&page) {
+                Some(data) => bytes.extend_from_slice(&data[within..within + part.len()]),
+                None => bytes.resize(part.end, 0),
+            }
+        }
+        bytes
+    }
+
     /// Writes `data` at `offset`; the length stays.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         for (page, within, part) in pieces(offset, data.len() as u64) {
             let source = &data[part];
+            if let Ok(whole) = Page::try_from(source) {
+                self.pages.insert(page, Rc::new(whole));
+                continue;
+            }
             let target = self.pages.entry(page).or_insert_with(|| Rc::new([0; PAGE as usize]));
             Rc::make_mut(target)[within..within + source.len()].copy_from_slice(source);
         }
@@ -160,6 +176,8 @@ mod tests {
             let mut read = vec![9; SIZE];
             image.read(0, &mut read);
             prop_assert!(read == plain);
+            prop_assert!(image.bytes(0, SIZE) == plain);
+            prop_assert!(image.bytes(700, SIZE - 900) == plain[700..SIZE - 200]);
             let mut at = 0;
             while at < SIZE as u64 {
                 let (data, end) = image.stretch(at, SIZE as u64);

@@ -279,8 +279,7 @@ impl Inode {
         }
         for part in revert.within(0..u64::MAX) {
             let len = (part.end.min(self.live.len)).saturating_sub(part.start);
-            let mut old = vec![0; len as usize];
-            self.durable.read(part.start, &mut old);
+            let old = self.durable.bytes(part.start, len as usize);
             self.live.write(part.start, &old);
         }
         let log = std::mem::take(&mut self.log);

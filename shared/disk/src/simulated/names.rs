@@ -5,7 +5,7 @@
 //! at a power cut; in either case with it every earlier change of the same names. Renames are atomic.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// What a name stands for.
@@ -19,6 +19,14 @@ pub enum Node {
 
 /// Whole paths, ordered by their bytes: half the cost of comparing them part by part.
 type Map = BTreeMap<OsString, Node>;
+
+/// What follows `dir` and a slash in `path`; none where it is not below. Bytes are compared, because parts
+/// are several times the cost.
+fn below_of<'a>(path: &'a OsStr, dir: &Path) -> Option<&'a [u8]> {
+    let dir = dir.as_os_str().as_encoded_bytes();
+    let rest = path.as_encoded_bytes().strip_prefix(dir.strip_suffix(b"/").unwrap_or(dir))?;
+    rest.strip_prefix(b"/").filter(|rest| !rest.is_empty())
+}
 
 /// A change of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +72,7 @@ pub struct Names {
 impl Names {
     /// What stands at `path`.
     pub fn get(&self, path: &Path) -> Option<Node> {
-        if path == Path::new("/") {
+        if path.as_os_str() == "/" {
             Some(Node::Dir)
         } else {
             self.live.get(path.as_os_str()).copied()
@@ -73,7 +81,9 @@ impl Names {
 
     /// The names right below `dir`, in order.
     pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
-        self.all_below(dir).filter(move |(path, _)| path.parent() == Some(dir))
+        self.all_below(dir).filter(move |(path, _)| {
+            below_of(path.as_os_str(), dir).is_some_and(|rest| !rest.contains(&b'/'))
+        })
     }
 
     /// All names below `dir`, at any depth, in order.
@@ -82,8 +92,8 @@ impl Names {
         self.live
             .range(dir.as_os_str().to_owned()..)
             .take_while(move |(path, _)| path.as_encoded_bytes().starts_with(bytes))
+            .filter(move |(path, _)| below_of(path, dir).is_some())
             .map(|(path, node)| (Path::new(path), *node))
-            .filter(move |(path, _)| path.starts_with(dir))
     }
 
     /// The inodes that have a name now.
