@@ -271,6 +271,8 @@ fn old_points_go_for_room_and_views_hold_theirs_for_a_while() {
             assert!(shown(&held, GRAIN).await.unwrap() == before);
         }
         assert!(held.ended().is_some_and(|why| why.contains("room")), "{most} bytes");
+        // Its age alone did not end it, nor what the history may take otherwise.
+        assert!(most > (9 + 5) << 20, "{most} bytes");
         assert!(matches!(shown(&held, GRAIN).await, Err(Error::State(_))));
         assert!(most <= (2 * 9 + 5) << 20, "{most} bytes");
         rounds(&mut life, 20).await;
