@@ -17,6 +17,7 @@ mod media;
 mod oracle;
 mod past;
 mod past_drills;
+mod past_moving;
 mod past_roles;
 mod past_zeros;
 mod peers;
