@@ -117,6 +117,14 @@ pub fn status(printer: &Printer, status: &Status) {
     for what in &status.not_known {
         row("not known", what.clone());
     }
+    if status.backlog_bytes > 0 {
+        let mut waits = format!("{}, served from there", human_bytes(status.backlog_bytes));
+        if status.backlog_lost_bytes > 0 {
+            let lost = human_bytes(status.backlog_lost_bytes);
+            waits = format!("{waits}; {lost} cannot be read there any more");
+        }
+        row("in the journal", waits);
+    }
     if status.crash_excess_bytes > 0 {
         let excess = human_bytes(status.crash_excess_bytes);
         row("a power cut would add", format!("{excess} to be compared"));

@@ -77,6 +77,12 @@ pub struct Status {
     pub generation: Option<GenerationStatus>,
     /// Bytes that a power cut now would make suspected.
     pub crash_excess_bytes: u64,
+    /// Bytes that wait in the journal since this site was promoted: they are served from there.
+    #[serde(default)]
+    pub backlog_bytes: u64,
+    /// Bytes of them that the journal does not give any more.
+    #[serde(default)]
+    pub backlog_lost_bytes: u64,
     /// Longest time, in microseconds, that a cut kept writers waiting.
     pub longest_pause_us: u64,
     /// What happened lately, oldest first.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use disk::Context;
-use grain::{Content, Geometry, Run, Span, SpanData, VolumeId};
+use grain::{Content, Geometry, GrainSet, Run, Span, SpanData, VolumeId};
 
 use crate::index::{Place, Stretch};
 use crate::segment::{ReadError, Segment};
@@ -175,6 +175,15 @@ impl Journal {
     fn piece(self: &Rc<Self>, span: Span, stretch: Stretch) -> Piece {
         let segment = self.state.borrow().segments.get(&stretch.place.segment).cloned();
         Piece { span, stretch, segment, journal: self.clone() }
+    }
+
+    /// The grains of which something counts and is not known to be in the base.
+    pub fn waiting_grains(&self) -> GrainSet {
+        let state = self.state.borrow();
+        let volumes = self.geometry.iter();
+        let whole = volumes.map(|(volume, v)| Span { volume, start: 0, bytes: v.bytes });
+        let spans = whole.flat_map(|span| state.index.lookup(span, None));
+        spans.map(|(span, _)| self.geometry.touched_by(span)).collect()
     }
 
     /// Whether everything that counts is in the base.

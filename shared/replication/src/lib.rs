@@ -9,6 +9,7 @@ mod error;
 mod group_commit;
 mod kept;
 pub mod map;
+mod missing;
 mod pace;
 pub mod protocol;
 pub mod replica;

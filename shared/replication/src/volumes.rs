@@ -76,6 +76,23 @@ impl Volumes {
         Ok(Volumes { geometry: geometry.clone(), volumes, syncer, failed_syncs })
     }
 
+    /// The same volumes, each through another file.
+    pub fn with_files(
+        &self,
+        through: impl Fn(VolumeId, Rc<dyn File>) -> Rc<dyn File>,
+    ) -> Volumes {
+        let volume = |(id, v): (VolumeId, &Volume)| Volume {
+            alias: v.alias.clone(),
+            path: v.path.clone(),
+            bytes: v.bytes,
+            file: through(id, v.file.clone()),
+        };
+        let volumes = Rc::new(self.iter().map(volume).collect());
+        let failed_syncs = Rc::new(Cell::new(0));
+        let syncer = syncer(&volumes, &failed_syncs);
+        Volumes { geometry: self.geometry.clone(), volumes, syncer, failed_syncs }
+    }
+
     /// The geometry.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry

@@ -304,6 +304,8 @@ impl World {
                 dir: dir().join("history"),
                 retain: self.shape.retain,
             },
+            apply_at_start: true,
+            promote_past: u64::MAX,
             allow_direct: roomy || self.shape.allow_direct,
             layer_history_bytes: self.shape.layer_history[1],
             accept_touched: false,
@@ -373,6 +375,7 @@ impl World {
                 .then(|| ReplicaState { source, ..ReplicaState::default() }),
             promoted: None,
             bookmarks: Vec::new(),
+            backlog: None,
         }
     }
 

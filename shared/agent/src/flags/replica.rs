@@ -72,6 +72,7 @@ impl ReplicaFlags {
         ReplicaOptions {
             journal_bytes: Some(self.journal_max),
             layer_history_bytes: shared.layer_history,
+            apply_at_start: true,
             allow_direct: self.direct,
             accept_touched: shared.accept_touched,
             follow: FollowSettings {

@@ -179,6 +179,7 @@ fn first_state(
         replica: None,
         promoted: None,
         bookmarks: Vec::new(),
+        backlog: None,
     }
 }
 

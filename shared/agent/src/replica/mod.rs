@@ -36,6 +36,10 @@ use crate::{Events, Relationship};
 pub use load::{LoadAnswer, LoadArguments};
 pub use promote::{PromoteAnswer, PromoteArguments};
 
+/// A promotion waits until this much, at most, has come from the journal into the volumes: a moment. More is
+/// served from there.
+const PROMOTE_PAST: u64 = 64 << 20;
+
 /// How to serve.
 #[derive(Clone)]
 pub struct ReplicaOptions {
@@ -44,6 +48,8 @@ pub struct ReplicaOptions {
     pub journal_bytes: Option<u64>,
     /// Bytes of layer files kept at most for what is no longer needed.
     pub layer_history_bytes: u64,
+    /// What waits in the journal is in the volumes when the start ends.
+    pub apply_at_start: bool,
     /// A catch-up that does not fit goes straight into the base.
     pub allow_direct: bool,
     /// Start although the volumes were changed.
@@ -71,6 +77,7 @@ impl Default for ReplicaOptions {
         ReplicaOptions {
             journal_bytes: None,
             layer_history_bytes: 256 << 20,
+            apply_at_start: true,
             allow_direct: false,
             accept_touched: false,
             follow: FollowSettings::default(),
@@ -133,6 +140,8 @@ impl ReplicaAgent {
                 dir: options.history_dir.clone().unwrap_or_else(|| relationship.dir.history()),
                 retain: options.retain,
             },
+            apply_at_start: options.apply_at_start,
+            promote_past: PROMOTE_PAST,
             allow_direct: options.allow_direct,
             layer_history_bytes: options.layer_history_bytes,
             accept_touched: options.accept_touched,

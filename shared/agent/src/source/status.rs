@@ -25,6 +25,7 @@ impl SourceAgent {
         status.dirty = self.amount(&self.source.dirty());
         status.suspected = self.amount(&self.source.suspected());
         status.crash_excess_bytes = self.source.crash_excess_bytes();
+        (status.backlog_bytes, status.backlog_lost_bytes) = self.source.backlog_bytes();
         status.longest_pause_us = self.source.longest_pause_us();
         status.peers = self.source.store().with(|s| self.peers(s, status.dirty));
         status.sets = self.source.store().with(sets);

@@ -43,7 +43,7 @@ pub async fn run(verb: Context, arguments: Arguments) -> Result<(), Problem> {
             serde_json::from_value(answer).map_err(|e| Problem::bug(e.to_string()))?
         }
         None => {
-            let options = ReplicaOptions::default();
+            let options = ReplicaOptions { apply_at_start: false, ..Default::default() };
             let agent =
                 ReplicaAgent::start(&verb.ctx, &verb.state, &arguments.name, options).await?;
             let answer = agent.promote_now(&asked).await;

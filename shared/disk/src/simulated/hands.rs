@@ -14,6 +14,15 @@ use crate::FileKind;
 #[derive(Clone)]
 pub struct FileContent(Image);
 
+impl From<&[u8]> for FileContent {
+    fn from(bytes: &[u8]) -> FileContent {
+        let mut image = Image::default();
+        image.len = bytes.len() as u64;
+        image.write(0, bytes);
+        FileContent(image)
+    }
+}
+
 impl FileContent {
     /// Length in bytes.
     pub fn len(&self) -> u64 {

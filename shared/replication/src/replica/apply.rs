@@ -44,6 +44,7 @@ impl Replica {
         self.tend_history().await;
         let mut applied = 0;
         while applied < most
+            && !self.leaves_backlog.get()
             && let Some(batch) = self.journal.next_apply(BATCH_BYTES)
         {
             applied += batch.pieces().iter().map(|piece| piece.span().bytes).sum::<u64>();

@@ -12,7 +12,6 @@ mod follow;
 mod gather;
 mod generation;
 mod load;
-mod missing;
 mod past;
 mod promote;
 mod pull;
@@ -31,6 +30,7 @@ use journal::Journal;
 use tokio::sync::{Mutex, Notify};
 
 use crate::Result;
+use crate::missing::MissingMap;
 use crate::state::{SeedRecord, State, StateStore};
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
@@ -46,7 +46,6 @@ pub use stream::StreamView;
 pub use verify::{VerifyJob, VerifyRequest};
 
 use gather::Storing;
-use missing::MissingMap;
 use pull::ActivePull;
 use stream::ActiveStream;
 
@@ -57,6 +56,12 @@ pub struct Settings {
     pub journal: journal::Config,
     /// What is kept of the past.
     pub history: HistorySettings,
+    /// What waits in the journal is in the volumes when the start ends. A process that only promotes does not
+    /// wait for that.
+    pub apply_at_start: bool,
+    /// A promotion does not wait until more bytes than this have come from the journal into the volumes: the
+    /// source serves them from there.
+    pub promote_past: u64,
     /// A catch-up that the journal cannot hold goes straight into the base of a consistent replica.
     pub allow_direct: bool,
     /// Bytes of layer files kept at most for what is no longer needed.
@@ -151,6 +156,8 @@ pub struct Replica {
     /// Held by who ends a stream or an epoch of it.
     parking: Mutex<()>,
     verification: verify::Verification,
+    /// A promotion leaves what waits in the journal where it is.
+    leaves_backlog: Cell<bool>,
     past: past::Past,
 }
 

@@ -12,7 +12,7 @@ use grain::{Cut, CutId, CutReason, GrainSet, LayerName};
 
 use super::{At, Replica};
 use crate::map::MapKind;
-use crate::state::{ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State};
+use crate::state::{BacklogRecord, ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State};
 use crate::{Error, Result};
 
 /// What a promotion stands on.
@@ -102,6 +102,7 @@ impl Replica {
         let promoted = self.make_source(at).await;
         // A role that failed to change goes on as what it was.
         self.stopping.set(promoted.is_ok());
+        self.leaves_backlog.set(promoted.is_ok() && self.leaves_backlog.get());
         promoted
     }
 
@@ -130,7 +131,12 @@ impl Replica {
         self.storing.over().await;
         self.park_stream().await?;
         self.suspend_pull().await?;
-        self.apply().await?;
+        // More than that is not waited for.
+        let leaves = at.is_none() && self.journal.waiting_bytes() > self.settings.promote_past;
+        self.leaves_backlog.set(leaves);
+        if !leaves {
+            self.apply().await?;
+        }
         let _base = self.base.lock().await;
         self.journal.settle().await?;
         self.sync_base(self.volumes.failed_syncs()).await?;
@@ -151,13 +157,30 @@ impl Replica {
         self.remove_strays().await?;
         let (gap, _) = self.pool.create_with(MapKind::Layer, &written).await?;
         let (open, _) = self.pool.create(MapKind::Layer).await?;
+        let backlog = self.backlog().await?;
         let unix_ms = self.ctx.unix_ms();
         let id = CutId::new(unix_ms, self.ctx.random());
-        self.store.change(|s| as_source(s, id, unix_ms, (gap, written.len()), open))?;
+        self.store.change(|s| {
+            let made = as_source(s, id, unix_ms, (gap, written.len()), open);
+            made.map(|()| s.backlog = backlog)
+        })?;
         self.pull.borrow_mut().take();
         self.store.save().await?;
         self.forget_history().await;
         Ok(id)
+    }
+
+    /// What waits in the journal, in two maps, durable.
+    async fn backlog(&self) -> Result<Option<BacklogRecord>> {
+        let waits = self.journal.waiting_grains();
+        if waits.is_empty() {
+            return Ok(None);
+        }
+        tracing::info!(grains = waits.len(), "they wait in the journal, and are served from there");
+        let (first, _) = self.pool.create_with(MapKind::Missing, &waits).await?;
+        let (second, _) = self.pool.create_with(MapKind::Missing, &waits).await?;
+        let journal = self.settings.journal.dir.clone();
+        Ok(Some(BacklogRecord { maps: [first, second], journal }))
     }
 
     /// Takes away map files that no record names: a source that starts takes what it finds in such a

@@ -11,7 +11,7 @@ use grain::lineage::Lineage;
 use grain::{CutId, GrainSet, Run, SessionId};
 
 use super::Replica;
-use super::missing::free;
+use crate::missing::free;
 use super::past::check_name;
 use crate::map::{MapFile, MapKind};
 use crate::protocol::Want;

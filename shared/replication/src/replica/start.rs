@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::commit::CommitBody;
 use super::gather::Storing;
-use super::missing::MissingMap;
+use crate::missing::MissingMap;
 use super::stream::StreamView;
 use super::{Replica, Settings};
 use crate::map::MapKind;
@@ -78,6 +78,7 @@ impl Replica {
             storing: Storing::default(),
             verification: Default::default(),
             past: Default::default(),
+            leaves_backlog: Cell::new(false),
         });
         replica.take_up(found).await?;
         Ok(replica)
@@ -115,7 +116,10 @@ impl Replica {
         self.store.update(|s| s.run.begin(boot)).await?;
         // A crash may have come between the commit and that.
         self.note_point().await?;
-        self.apply().await
+        match self.settings.apply_at_start {
+            true => self.apply().await,
+            false => Ok(()),
+        }
     }
 
     /// Of a stream that lacks writes: the grains that were written in its epoch, where it was closed.

@@ -82,6 +82,8 @@ impl Source {
         if !holds {
             return Err(Error::UnknownCut(common));
         }
+        // Its journal will be that of a replica.
+        self.in_the_volumes().await?;
         // Nothing is written from here on, whatever comes of it.
         self.stopping.set(true);
         let one = self.lock_cuts().await;

@@ -7,6 +7,7 @@
 
 mod agree;
 mod alone;
+mod backlog;
 mod bookmark;
 mod cut;
 mod deliver;
@@ -131,6 +132,8 @@ pub struct Source {
     switchover_asked: Notify,
     switchover_over: Notify,
     bookmarks: bookmark::Bookmarks,
+    /// What the promotion of this site left in the journal.
+    backlog: Option<Rc<backlog::Backlog>>,
 }
 
 impl Source {

@@ -9,6 +9,7 @@ use grain::lineage::unclean_start_union;
 use grain::{CutReason, GrainSet, Layer};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
+use super::backlog::Backlog;
 use super::cut::Publish;
 use super::stream::End;
 use super::write::base_syncer;
@@ -31,8 +32,10 @@ impl Source {
         settings: Settings,
     ) -> Result<Rc<Source>> {
         let (geometry, paths) = store.with(|s| (s.geometry.clone(), s.volumes.clone()));
-        let volumes = Rc::new(Volumes::open(ctx, &geometry, &paths).await?);
+        let volumes = Volumes::open(ctx, &geometry, &paths).await?;
         let pool = MapPool::open(ctx, dir, store).await?;
+        let (volumes, backlog) = Backlog::open(ctx, &pool, store, volumes).await?;
+        let volumes = Rc::new(volumes);
         let mut found = recover(&pool, store).await?;
         let sealed = store.with(|s| s.run.seal.clone());
         let clean = sealed.is_some();
@@ -88,11 +91,13 @@ impl Source {
             switchover_asked: Notify::new(),
             switchover_over: Notify::new(),
             bookmarks: Default::default(),
+            backlog,
             pace: Rc::new(Pace::new(settings.pace)),
             settings,
         });
         source.begin(clean).await?;
         source.tracker.spawn_settling();
+        source.work_off_backlog();
         Ok(source)
     }
 
@@ -151,6 +156,10 @@ impl Source {
             tracing::warn!("stopped without a seal: a sync of the volumes has failed");
             return Ok(());
         }
+        let _rest = match &self.backlog {
+            Some(backlog) => Some(backlog.rest().await),
+            None => None,
+        };
         let seal = seal::make(&self.ctx, &self.volumes).await?;
         let sequence = self.streams.sequence();
         self.store.update(|s| (s.run.seal, s.run.sequence) = (Some(seal), Some(sequence))).await?;

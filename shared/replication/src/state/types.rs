@@ -60,6 +60,18 @@ pub struct State {
     /// The newest cuts that people have named here, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bookmarks: Vec<Bookmark>,
+    /// What the promotion of this source left in the journal, as long as some of it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<BacklogRecord>,
+}
+
+/// What a promotion left in the journal: it counts, and is not in the volumes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogRecord {
+    /// Two copies of the map of the grains that wait.
+    pub maps: [LayerRef; 2],
+    /// The journal's directory.
+    pub journal: PathBuf,
 }
 
 /// A cut with a name.

@@ -91,7 +91,8 @@ fn other_maps(store: &StateStore) -> Vec<LayerRef> {
             let pull = r.pull.iter().flat_map(|p| [p.remaining, p.union]);
             [r.damaged, r.unloaded].into_iter().flatten().chain(pull)
         });
-        of_replica.chain(s.run.suspected).collect()
+        let backlog = s.backlog.iter().flat_map(|backlog| backlog.maps);
+        of_replica.chain(s.run.suspected).chain(backlog).collect()
     })
 }
 

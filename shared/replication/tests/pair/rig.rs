@@ -150,6 +150,8 @@ impl Pair {
                     dir: Path::new(DIR).join("history"),
                     retain: replica::Retain::default(),
                 },
+                apply_at_start: true,
+                promote_past: 64 << 20,
                 allow_direct: false,
                 layer_history_bytes: 1 << 20,
                 accept_touched: false,
@@ -182,6 +184,7 @@ impl Pair {
             replica: None,
             promoted: None,
             bookmarks: Vec::new(),
+            backlog: None,
         }
     }
 

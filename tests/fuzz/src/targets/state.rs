@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use grain::{Cut, CutId, CutReason, LayerId, Lineage, RelationshipId};
 use replication::state::{
-    Bookmark, ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role,
+    BacklogRecord, Bookmark, ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role,
     RunRecord, STATE_VERSION, State, Verified, decode, encode,
 };
 
@@ -73,6 +73,8 @@ fn sample(role: Role) -> State {
         replica: (role == Role::Replica).then(ReplicaState::default),
         promoted: (role == Role::Source).then_some(cut),
         bookmarks: vec![Bookmark { cut, label: "before".into(), unix_ms: 5 }],
+        backlog: (role == Role::Source)
+            .then(|| BacklogRecord { maps: [at(5), at(6)], journal: "/state/journal".into() }),
     }
 }
 

@@ -2,6 +2,7 @@
 //! machines' disks.
 
 pub mod alive;
+mod backlog;
 pub mod bounded;
 pub mod cuts_are_points_in_time;
 pub mod flushed_is_kept;

@@ -7,17 +7,17 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use disk::simulated::{Crash, Fault, SplitMix64};
+use disk::simulated::{Crash, Fault, SimMachine, SplitMix64};
 use grain::attach::{Overwrite, Side, decide};
 use grain::{CutId, Position, VolumeId};
-use replication::replica::{At, Replica};
+use replication::replica::{At, Replica, Settings};
 use replication::source::{Change, Source};
 use replication::state::Role;
 use replication::{Error, Result};
 
 use super::replica_consistent::is_source_at;
 use super::twin::Twin;
-use super::{no_change_missed, replica_consistent};
+use super::{backlog, no_change_missed, replica_consistent};
 use crate::node::dir;
 use crate::oracle::difference;
 use crate::plan::Site;
@@ -27,13 +27,17 @@ use crate::world::World;
 
 /// Keeps this generator apart from that of the copies.
 const APART: u64 = 0x7072_6f6d_6f74_6521;
+/// And what is drawn for what waits.
+const BACKLOG: u64 = 0x6261_636b_6c6f_6721;
 /// One look in this many is followed by a promotion.
 const EVERY: u64 = 4;
 
 /// Copies that were taken to promote one of them.
 pub struct Drawn {
-    twin: Twin,
-    random: SplitMix64,
+    pub(super) twin: Twin,
+    pub(super) random: SplitMix64,
+    /// The replica's machine once more: what waits in its journal is left there, and served from there.
+    waits: Option<SimMachine>,
 }
 
 impl Drawn {
@@ -41,7 +45,14 @@ impl Drawn {
     pub fn from(world: &World, kinds: [Crash; 2], seed: u64) -> Option<Drawn> {
         let mut random = SplitMix64::new(seed ^ APART);
         let drawn = random.below(EVERY) == 0;
-        drawn.then(|| Drawn { twin: Twin::of(world, kinds, seed), random })
+        drawn.then(|| {
+            let twin = Twin::of(world, kinds, seed);
+            // Drawn apart, so that what else is drawn stays as it was.
+            let mut apart = SplitMix64::new(seed ^ BACKLOG);
+            let again = twin.machine(Site::Replica).copy(apart.next_u64());
+            let waits = Some(again).filter(|_| apart.below(2) == 0);
+            Drawn { twin, random, waits }
+        })
     }
 }
 
@@ -54,9 +65,11 @@ pub async fn check(world: &Rc<World>, drawn: Option<Drawn>) {
     }
 }
 
-type Checked<T = ()> = std::result::Result<T, String>;
+const DIED: &str = "before or after a promotion that died it does not start";
 
-fn no(what: &str) -> impl Fn(Error) -> String + '_ {
+pub(super) type Checked<T = ()> = std::result::Result<T, String>;
+
+pub(super) fn no(what: &str) -> impl Fn(Error) -> String + '_ {
     move |e| format!("{what}: {e}")
 }
 
@@ -83,14 +96,25 @@ impl Drawn {
             world.trace.count("promotion: at a point");
             at = Position { cut, sequence: 0 };
         }
+        let replica = match self.waits.take().filter(|_| back.is_none()) {
+            Some(machine) => {
+                drop(replica);
+                self.twin.put(Site::Replica, machine);
+                self.lazy(world).await?
+            }
+            None => replica,
+        };
+        let lazy = replica.journal_stats().waiting_bytes > 0;
         self.trouble(Site::Replica, if back.is_some() { 120 } else { 60 });
         let mut done = replica.promote_at(back.as_ref(), false).await;
         drop(replica);
         self.crash(Site::Replica);
         if self.role(Site::Replica).await? == Role::Replica {
             world.trace.count("promotion: died before it");
-            let again = self.twin.start_replica(world, Site::Replica).await;
-            let again = again.map_err(no("after a promotion that died it does not start"))?;
+            let again = match lazy {
+                true => self.lazy(world).await?,
+                false => self.twin.start_replica(world, Site::Replica).await.map_err(no(DIED))?,
+            };
             done = again.promote_at(back.as_ref(), false).await;
             self.crash(Site::Replica);
         } else if done.is_err() {
@@ -98,12 +122,29 @@ impl Drawn {
             done = Ok(at.cut);
         }
         done.map_err(no("a copy that says that it is a point in time is not promoted"))?;
-        let promoted = self.source(world, Site::Replica).await?;
+        let mut promoted = self.source(world, Site::Replica).await?;
         world.trace.count("checked: a promotion");
-        let volumes = world.volumes_of(self.twin.machine(Site::Replica));
+        let volumes = match promoted.backlog_bytes() {
+            (0, _) => world.volumes_of(self.twin.machine(Site::Replica)),
+            _ => backlog::seen(world, &promoted).await?,
+        };
         is_source_at(world, at, &volumes).map_err(|words| format!("promoted, it says {words}"))?;
+        if promoted.backlog_bytes().0 > 0 {
+            promoted = self.work_off(world, promoted).await?;
+        }
         self.write(world, &promoted).await?;
         self.together(world, promoted).await
+    }
+
+    /// The replica's copy, with what waits left in its journal.
+    async fn lazy(&self, world: &World) -> Checked<Rc<Replica>> {
+        let settings = Settings {
+            apply_at_start: false,
+            promote_past: 0,
+            ..world.replica_settings(true)
+        };
+        let started = self.twin.start_replica_with(Site::Replica, settings).await;
+        started.map_err(no(DIED))
     }
 
     /// Half of those that have a past go back to a point of it.
@@ -143,6 +184,7 @@ impl Drawn {
             Side::Mine => (old, promoted, Site::Source, Site::Replica),
             Side::Theirs => (promoted, old, Site::Replica, Site::Source),
         };
+        winner.in_the_volumes().await.map_err(no("what waits does not get into the volumes"))?;
         let before = world.volumes_of(self.twin.machine(from));
         self.give_way(world, loser, gives_way, &identity(from), common).await?;
         let former = self.twin.start_replica(world, gives_way).await;
@@ -189,7 +231,7 @@ impl Drawn {
         self.twin.role(site).await.map_err(no("the state cannot be read"))
     }
 
-    async fn source(&self, world: &World, site: Site) -> Checked<Rc<Source>> {
+    pub(super) async fn source(&self, world: &World, site: Site) -> Checked<Rc<Source>> {
         let started: Result<_> = self.twin.start_source(world, site).await;
         started.map_err(no(&format!("the {} does not start as a source", site.name())))
     }
@@ -210,7 +252,7 @@ impl Drawn {
         });
     }
 
-    fn crash(&mut self, site: Site) {
+    pub(super) fn crash(&mut self, site: Site) {
         let machine = self.twin.machine(site);
         machine.clear_fault_hook();
         let kind = if self.random.below(2) == 0 { Crash::Kill } else { Crash::PowerCut };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use disk::simulated::{Crash, SimMachine};
 use replication::Result;
-use replication::replica::Replica;
+use replication::replica::{Replica, Settings};
 use replication::source::Source;
 use replication::state::{Role, StateStore};
 
@@ -34,6 +34,11 @@ impl Twin {
         Twin { machines }
     }
 
+    /// The same, with another copy of a site's machine.
+    pub fn put(&mut self, site: Site, machine: SimMachine) {
+        self.machines[site as usize] = machine;
+    }
+
     /// The role that the disk of a site names.
     pub async fn role(&self, site: Site) -> Result<Role> {
         let store = StateStore::open(&self.machine(site).context(), dir()).await?;
@@ -47,9 +52,14 @@ impl Twin {
 
     /// Starts the copy of a site as a replica, with room for whatever a catch-up brings.
     pub async fn start_replica(&self, world: &World, site: Site) -> Result<Rc<Replica>> {
+        self.start_replica_with(site, world.replica_settings(true)).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_replica_with(&self, site: Site, settings: Settings) -> Result<Rc<Replica>> {
         let ctx = self.machine(site).context();
         let store = StateStore::open(&ctx, dir()).await?;
-        Replica::start(&ctx, dir(), &store, world.replica_settings(true)).await
+        Replica::start(&ctx, dir(), &store, settings).await
     }
 
     /// Starts the copy of a site as a source; a suspect one with the operator's word.

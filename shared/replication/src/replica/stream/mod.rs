@@ -15,7 +15,7 @@ use journal::StreamState;
 
 use super::Replica;
 use super::commit::CommitBody;
-use super::missing::free;
+use crate::missing::free;
 use super::past::check_name;
 use crate::map::MapKind;
 use crate::state::{ClosedLayer, Mode, Streamed};

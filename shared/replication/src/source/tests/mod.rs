@@ -108,6 +108,7 @@ impl Site {
             replica: None,
             promoted: None,
             bookmarks: Vec::new(),
+            backlog: None,
         }
     }
 
