@@ -77,10 +77,7 @@ impl Volumes {
     }
 
     /// The same volumes, each through another file.
-    pub fn with_files(
-        &self,
-        through: impl Fn(VolumeId, Rc<dyn File>) -> Rc<dyn File>,
-    ) -> Volumes {
+    pub fn with_files(&self, through: impl Fn(VolumeId, Rc<dyn File>) -> Rc<dyn File>) -> Volumes {
         let volume = |(id, v): (VolumeId, &Volume)| Volume {
             alias: v.alias.clone(),
             path: v.path.clone(),

@@ -12,7 +12,9 @@ use grain::{Cut, CutId, CutReason, GrainSet, LayerName};
 
 use super::{At, Replica};
 use crate::map::MapKind;
-use crate::state::{BacklogRecord, ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State};
+use crate::state::{
+    BacklogRecord, ClosedLayer, LayerRef, Peer, ReplicaState, Role, RunRecord, State,
+};
 use crate::{Error, Result};
 
 /// What a promotion stands on.

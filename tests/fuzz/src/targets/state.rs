@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use grain::{Cut, CutId, CutReason, LayerId, Lineage, RelationshipId};
 use replication::state::{
-    BacklogRecord, Bookmark, ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer, ReplicaState, Role,
-    RunRecord, STATE_VERSION, State, Verified, decode, encode,
+    BacklogRecord, Bookmark, ClosedLayer, LayerRef, LayerTable, Mode, OnLinkLoss, Peer,
+    ReplicaState, Role, RunRecord, STATE_VERSION, State, Verified, decode, encode,
 };
 
 use crate::{Allocation, Target, stage};

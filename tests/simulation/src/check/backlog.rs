@@ -1,9 +1,11 @@
 //! A source that was promoted serves what waits in its journal at once: reads show it, writes come over it and
 //! stay, whatever crashes while it is brought into the volumes.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use disk::simulated::{Crash, FileContent};
+use disk::simulated::{Crash, Fault, FileContent, SimMachine};
 use grain::VolumeId;
 use replication::source::{Change, Source};
 
@@ -15,8 +17,11 @@ use crate::world::World;
 
 /// What the volumes of a source show to an application.
 pub async fn seen(world: &World, source: &Source) -> Checked<Vec<FileContent>> {
-    let bytes = shown(world, source).await?;
-    Ok(bytes.iter().map(|volume| FileContent::from(&volume[..])).collect())
+    Ok(contents(&shown(world, source).await?))
+}
+
+fn contents(volumes: &[Vec<u8>]) -> Vec<FileContent> {
+    volumes.iter().map(|volume| FileContent::from(&volume[..])).collect()
 }
 
 async fn shown(world: &World, source: &Source) -> Checked<Vec<Vec<u8>>> {
@@ -28,11 +33,73 @@ async fn shown(world: &World, source: &Source) -> Checked<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-fn same(expected: &[Vec<u8>], now: &[FileContent], when: &str) -> Checked {
-    let expected: Vec<_> = expected.iter().map(|volume| FileContent::from(&volume[..])).collect();
-    match difference(&expected, now, GRAIN) {
-        Some(words) => Err(format!("served from the journal, {when}: {words}")),
-        None => Ok(()),
+/// What must be there: after a power cut each sector as it was flushed, or as something wrote it since.
+struct Expected {
+    now: Vec<Vec<u8>>,
+    flushed: Vec<Vec<u8>>,
+    /// Writes since the flush; the last one may not have been answered.
+    since: Vec<Write>,
+}
+
+struct Write {
+    volume: usize,
+    from: usize,
+    /// Of every sector of it.
+    sector: [u8; SECTOR],
+    len: usize,
+    durable: bool,
+}
+
+const SECTOR: usize = 512;
+
+impl Expected {
+    fn of(now: Vec<Vec<u8>>) -> Expected {
+        Expected { flushed: now.clone(), now, since: Vec::new() }
+    }
+
+    fn lay(&mut self, write: Write) {
+        for sector in self.now[write.volume][write.from..write.from + write.len].chunks_mut(SECTOR)
+        {
+            sector.copy_from_slice(&write.sector[..sector.len()]);
+        }
+        self.since.push(write);
+    }
+
+    fn flush(&mut self) {
+        self.flushed.clone_from(&self.now);
+        self.since.clear();
+    }
+
+    /// Whether this is a state that a crash may leave; it counts from here on.
+    fn crashed(&mut self, kind: Crash, answered: bool, now: Vec<Vec<u8>>) -> Checked {
+        // A killed process loses nothing that was answered, a power cut nothing that was said to be durable.
+        let killed = !matches!(kind, Crash::PowerCut);
+        let sure = |at: usize, write: &Write| match at + 1 == self.since.len() {
+            true => answered && (killed || write.durable),
+            false => killed || write.durable,
+        };
+        for (volume, bytes) in now.iter().enumerate() {
+            for (at, sector) in bytes.chunks(SECTOR).enumerate() {
+                let from = at * SECTOR;
+                let mut may: Vec<&[u8]> = vec![&self.flushed[volume][from..from + sector.len()]];
+                for (number, write) in self.since.iter().enumerate() {
+                    let range = write.from..write.from + write.len;
+                    if write.volume != volume || !range.contains(&from) {
+                        continue;
+                    }
+                    if sure(number, write) {
+                        may.clear();
+                    }
+                    may.push(&write.sector[..sector.len()]);
+                }
+                if !may.contains(&sector) {
+                    let words = format!("sector {at} of volume {volume} holds {:?}", sector[0]);
+                    return Err(format!("served from the journal, after a {kind:?}: {words}"));
+                }
+            }
+        }
+        *self = Expected::of(now);
+        Ok(())
     }
 }
 
@@ -45,47 +112,89 @@ impl Drawn {
         mut source: Rc<Source>,
     ) -> Checked<Rc<Source>> {
         world.trace.count("promotion: served from the journal");
-        let mut expected = shown(world, &source).await?;
-        for _ in 0..self.random.below(4) {
-            for _ in 0..self.random.below(4) {
-                self.overwrite(&source, &mut expected).await?;
+        let machine = self.twin.machine(Site::Replica).clone();
+        machine.set_latency(Duration::ZERO..Duration::from_millis(2));
+        let mut expected = Expected::of(shown(world, &source).await?);
+        for _ in 0..self.random.below(5) {
+            let kind = if self.random.below(2) == 0 { Crash::Kill } else { Crash::PowerCut };
+            let crashed = self.arm(&machine, kind);
+            let mut answered = true;
+            for _ in 0..1 + self.random.below(5) {
+                answered = self.change(&source, &mut expected).await;
+                if crashed.get() {
+                    break;
+                }
+                if !answered {
+                    return Err("a source that was just promoted takes no write".into());
+                }
             }
-            same(&expected, &seen(world, &source).await?, "an application sees something else")?;
-            if self.random.below(2) == 0 {
+            if !crashed.get() {
+                let now = shown(world, &source).await;
+                if !crashed.get() && now? != expected.now {
+                    return Err(
+                        "served from the journal, an application sees something else".into()
+                    );
+                }
+            }
+            machine.clear_fault_hook();
+            if !crashed.get() {
                 continue;
             }
             world.trace.count("promotion: crashed while it served from the journal");
-            let mut kind = Crash::Kill;
-            if self.random.below(2) == 0 {
-                source.flush().await.map_err(no("a source that was just promoted cannot flush"))?;
-                kind = Crash::PowerCut;
-            }
             drop(source);
-            self.twin.machine(Site::Replica).crash_seeded(kind, self.random.next_u64());
             source = self.source(world, Site::Replica).await?;
-            same(&expected, &seen(world, &source).await?, "after a crash it is something else")?;
+            expected.crashed(kind, answered, shown(world, &source).await?)?;
         }
+        machine.set_latency(Duration::ZERO..Duration::ZERO);
         source.in_the_volumes().await.map_err(no("what waits does not get into the volumes"))?;
-        let volumes = world.volumes_of(self.twin.machine(Site::Replica));
-        same(&expected, &volumes, "the volumes hold something else in the end")?;
-        Ok(source)
+        let volumes = world.volumes_of(&machine);
+        if shown(world, &source).await? != expected.now {
+            return Err("all is in the volumes, and an application sees something else".into());
+        }
+        match difference(&contents(&expected.now), &volumes, GRAIN) {
+            Some(words) => Err(format!("what waited is not in the volumes: {words}")),
+            None => Ok(source),
+        }
     }
 
-    async fn overwrite(&mut self, source: &Rc<Source>, expected: &mut [Vec<u8>]) -> Checked {
-        let number = self.random.below(expected.len() as u64) as usize;
-        let Some(image) = expected.get_mut(number) else { return Ok(()) };
-        let from = self.random.below(image.len() as u64 / 512) as usize * 512;
-        let len = (512 * (1 + self.random.below(20)) as usize).min(image.len() - from);
-        let change = match self.random.below(4) {
-            0 => Change::Zero { len: len as u64, punch: true, fast: false },
-            _ => Change::Data(vec![self.random.next_u64() as u8; len].into()),
-        };
-        match &change {
-            Change::Data(bytes) => image[from..from + len].copy_from_slice(bytes),
-            Change::Zero { .. } => image[from..from + len].fill(0),
+    /// Lets the machine crash at one of its next operations.
+    fn arm(&mut self, machine: &SimMachine, kind: Crash) -> Rc<Cell<bool>> {
+        let (at, seed) = (machine.operations() + self.random.below(40), self.random.next_u64());
+        let crashed = Rc::new(Cell::new(false));
+        let (crashing, told) = (machine.clone(), crashed.clone());
+        machine.set_fault_hook(move |op| {
+            if op.number == at {
+                told.set(true);
+                crashing.crash_seeded(kind, seed);
+            }
+            Fault::None
+        });
+        crashed
+    }
+
+    /// A write, or a flush, of its application; whether it was answered.
+    async fn change(&mut self, source: &Rc<Source>, expected: &mut Expected) -> bool {
+        if self.random.below(5) == 0 {
+            let flushed = source.flush().await.is_ok();
+            if flushed {
+                expected.flush();
+            }
+            return flushed || expected.since.is_empty();
         }
+        let volume = self.random.below(expected.now.len() as u64) as usize;
+        let bytes = expected.now[volume].len();
+        let from = self.random.below((bytes / SECTOR) as u64) as usize * SECTOR;
+        let len = (SECTOR * (1 + self.random.below(20)) as usize).min(bytes - from);
+        let (change, byte) = match self.random.below(4) {
+            0 => (Change::Zero { len: len as u64, punch: true, fast: false }, 0),
+            _ => {
+                let byte = self.random.next_u64() as u8;
+                (Change::Data(vec![byte; len].into()), byte)
+            }
+        };
         let durable = self.random.below(4) == 0;
-        let written = source.clone().write(VolumeId(number as u16), from as u64, change, durable);
-        written.await.map_err(no("a source that was just promoted takes no write"))
+        expected.lay(Write { volume, from, sector: [byte; SECTOR], len, durable });
+        let id = VolumeId(volume as u16);
+        source.clone().write(id, from as u64, change, durable).await.is_ok()
     }
 }

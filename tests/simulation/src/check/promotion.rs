@@ -138,11 +138,8 @@ impl Drawn {
 
     /// The replica's copy, with what waits left in its journal.
     async fn lazy(&self, world: &World) -> Checked<Rc<Replica>> {
-        let settings = Settings {
-            apply_at_start: false,
-            promote_past: 0,
-            ..world.replica_settings(true)
-        };
+        let settings =
+            Settings { apply_at_start: false, promote_past: 0, ..world.replica_settings(true) };
         let started = self.twin.start_replica_with(Site::Replica, settings).await;
         started.map_err(no(DIED))
     }
