@@ -5,11 +5,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use disk::simulated::{Crash, Fault, FileContent, SimMachine};
+use disk::simulated::{Crash, Fault, FileContent, OpKind, SimMachine};
 use grain::VolumeId;
 use replication::source::{Change, Source};
 
 use super::promotion::{Checked, Drawn, no};
+use crate::node::dir;
 use crate::oracle::difference;
 use crate::plan::Site;
 use crate::shape::GRAIN;
@@ -157,9 +158,10 @@ impl Drawn {
         }
     }
 
-    /// Lets the machine crash at one of its next operations.
+    /// Lets the machine crash at one of its next operations. The journal is slow, so that much waits for long.
     fn arm(&mut self, machine: &SimMachine, kind: Crash) -> Rc<Cell<bool>> {
         let (at, seed) = (machine.operations() + self.random.below(40), self.random.next_u64());
+        let slow = Duration::from_millis(self.random.below(100));
         let crashed = Rc::new(Cell::new(false));
         let (crashing, told) = (machine.clone(), crashed.clone());
         machine.set_fault_hook(move |op| {
@@ -167,7 +169,10 @@ impl Drawn {
                 told.set(true);
                 crashing.crash_seeded(kind, seed);
             }
-            Fault::None
+            match op.kind {
+                OpKind::Read if op.path.starts_with(dir().join("journal")) => Fault::Slow(slow),
+                _ => Fault::None,
+            }
         });
         crashed
     }
