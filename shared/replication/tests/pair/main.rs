@@ -3,6 +3,7 @@
 // In a test, a panic is how it fails.
 #![allow(clippy::unwrap_used)]
 
+mod backlog;
 mod carry_over;
 mod catch_up;
 mod chaos;

@@ -5,12 +5,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use disk::simulated::{Crash, Fault, FileContent, OpKind, SimMachine};
+use disk::simulated::{Crash, Fault, FileContent, Op, OpKind, SimMachine};
 use grain::VolumeId;
 use replication::source::{Change, Source};
 
 use super::promotion::{Checked, Drawn, no};
-use crate::node::dir;
 use crate::oracle::difference;
 use crate::plan::Site;
 use crate::shape::GRAIN;
@@ -104,6 +103,13 @@ impl Expected {
     }
 }
 
+fn slow_sync(op: &Op, slow: Duration) -> Fault {
+    match op.kind {
+        OpKind::Sync if op.path.starts_with("/volumes") => Fault::Slow(slow),
+        _ => Fault::None,
+    }
+}
+
 impl Drawn {
     /// Writes while what waits is brought into the volumes, with crashes in between; gives the source that
     /// runs in the end.
@@ -137,7 +143,7 @@ impl Drawn {
                     );
                 }
             }
-            machine.clear_fault_hook();
+            self.slow_to_sync();
             if !crashed.get() {
                 continue;
             }
@@ -147,6 +153,7 @@ impl Drawn {
             expected.crashed(kind, answered, shown(world, &source).await?)?;
         }
         machine.set_latency(Duration::ZERO..Duration::ZERO);
+        machine.clear_fault_hook();
         source.in_the_volumes().await.map_err(no("what waits does not get into the volumes"))?;
         let volumes = world.volumes_of(&machine);
         if shown(world, &source).await? != expected.now {
@@ -158,10 +165,16 @@ impl Drawn {
         }
     }
 
-    /// Lets the machine crash at one of its next operations. The journal is slow, so that much waits for long.
+    /// The volumes are slow to sync, so that what waits does so for long.
+    pub(super) fn slow_to_sync(&mut self) {
+        let slow = Duration::from_millis(self.random.below(5_000));
+        self.twin.machine(Site::Replica).set_fault_hook(move |op| slow_sync(op, slow));
+    }
+
+    /// The same, and the machine crashes at one of its next operations.
     fn arm(&mut self, machine: &SimMachine, kind: Crash) -> Rc<Cell<bool>> {
         let (at, seed) = (machine.operations() + self.random.below(40), self.random.next_u64());
-        let slow = Duration::from_millis(self.random.below(100));
+        let slow = Duration::from_millis(self.random.below(5_000));
         let crashed = Rc::new(Cell::new(false));
         let (crashing, told) = (machine.clone(), crashed.clone());
         machine.set_fault_hook(move |op| {
@@ -169,10 +182,7 @@ impl Drawn {
                 told.set(true);
                 crashing.crash_seeded(kind, seed);
             }
-            match op.kind {
-                OpKind::Read if op.path.starts_with(dir().join("journal")) => Fault::Slow(slow),
-                _ => Fault::None,
-            }
+            slow_sync(op, slow)
         });
         crashed
     }

@@ -122,6 +122,9 @@ impl Drawn {
             done = Ok(at.cut);
         }
         done.map_err(no("a copy that says that it is a point in time is not promoted"))?;
+        if lazy {
+            self.slow_to_sync();
+        }
         let mut promoted = self.source(world, Site::Replica).await?;
         world.trace.count("checked: a promotion");
         let volumes = match promoted.backlog_bytes() {
@@ -132,6 +135,7 @@ impl Drawn {
         if promoted.backlog_bytes().0 > 0 {
             promoted = self.work_off(world, promoted).await?;
         }
+        self.twin.machine(Site::Replica).clear_fault_hook();
         self.write(world, &promoted).await?;
         self.together(world, promoted).await
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use disk::Context;
 use grain::{Geometry, GrainSet, Run};
 use journal::Journal;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::map::{MapFile, MapKind};
 use crate::state::{BacklogRecord, StateStore};
@@ -186,9 +186,12 @@ impl Backlog {
         }
     }
 
-    /// Waits until nothing is being brought in; nobody begins again while what it gives is held.
-    pub(super) async fn rest(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.one.lock().await
+    /// Waits until nothing is being brought in; nobody begins again while what it gives is held, nor when the
+    /// source stops.
+    pub(super) async fn rest(&self) -> MutexGuard<'_, ()> {
+        let resting = self.one.lock().await;
+        self.news.notify_one();
+        resting
     }
 }
 

@@ -1,6 +1,5 @@
 //! The files through which a source serves its volumes while a backlog waits.
 
-use std::future::Future;
 use std::io;
 use std::rc::Rc;
 
@@ -66,17 +65,27 @@ impl Through {
         Ok(bytes)
     }
 
+    /// A write, which begins when it is polled. What does not wait now never does again.
+    fn changed_by<'a>(
+        &'a self,
+        offset: u64,
+        len: u64,
+        write: Local<'a, io::Result<()>>,
+    ) -> Local<'a, io::Result<()>> {
+        match self.waits(offset, len) {
+            true => Box::pin(self.change(offset, len, write)),
+            false => write,
+        }
+    }
+
     /// Has what waits under a write brought into the base, then writes. Grains that are lost are made whole by
     /// a write that covers all of them, and by no other.
     async fn change(
         &self,
         offset: u64,
         len: u64,
-        write: impl Future<Output = io::Result<()>>,
+        write: Local<'_, io::Result<()>>,
     ) -> io::Result<()> {
-        if !self.waits(offset, len) {
-            return write.await;
-        }
         let backlog = &self.backlog;
         let run = backlog.run_of(self.volume, offset, len);
         backlog.bring(run).await.map_err(said)?;
@@ -146,13 +155,13 @@ impl File for Through {
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> Local<'_, io::Result<()>> {
-        let len = data.len() as u64;
-        Box::pin(self.change(offset, len, self.base.write_at(offset, data)))
+        let (len, write) = (data.len() as u64, self.base.write_at(offset, data));
+        self.changed_by(offset, len, write)
     }
 
     fn write_durable(&self, offset: u64, data: Bytes) -> Local<'_, io::Result<()>> {
-        let len = data.len() as u64;
-        Box::pin(self.change(offset, len, self.base.write_durable(offset, data)))
+        let (len, write) = (data.len() as u64, self.base.write_durable(offset, data));
+        self.changed_by(offset, len, write)
     }
 
     fn sync_data(&self) -> Local<'_, io::Result<()>> {
@@ -168,11 +177,11 @@ impl File for Through {
     }
 
     fn zero(&self, offset: u64, len: u64, punch: bool) -> Local<'_, io::Result<()>> {
-        Box::pin(self.change(offset, len, self.base.zero(offset, len, punch)))
+        self.changed_by(offset, len, self.base.zero(offset, len, punch))
     }
 
     fn zero_fast(&self, offset: u64, len: u64, punch: bool) -> Local<'_, io::Result<()>> {
-        Box::pin(self.change(offset, len, self.base.zero_fast(offset, len, punch)))
+        self.changed_by(offset, len, self.base.zero_fast(offset, len, punch))
     }
 
     fn extents(&self, offset: u64, len: u64, max: usize) -> Local<'_, io::Result<Vec<Extent>>> {
