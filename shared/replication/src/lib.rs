@@ -9,7 +9,6 @@ mod error;
 mod group_commit;
 mod kept;
 pub mod map;
-mod missing;
 mod pace;
 pub mod protocol;
 pub mod replica;

@@ -8,8 +8,8 @@ use grain::{CutId, GrainSet, Lineage, Run};
 use serde::{Deserialize, Serialize};
 
 use super::Replica;
+use super::missing::{MissingMap, free};
 use crate::map::MapKind;
-use crate::missing::{MissingMap, free};
 use crate::state::{ClosedLayer, LayerRef, PullRecord, State};
 use crate::{Error, Result};
 

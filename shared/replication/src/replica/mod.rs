@@ -12,6 +12,7 @@ mod follow;
 mod gather;
 mod generation;
 mod load;
+mod missing;
 mod past;
 mod promote;
 mod pull;
@@ -30,7 +31,6 @@ use journal::Journal;
 use tokio::sync::{Mutex, Notify};
 
 use crate::Result;
-use crate::missing::MissingMap;
 use crate::state::{SeedRecord, State, StateStore};
 use crate::track::{LayerKeeper, MapPool};
 use crate::volumes::Volumes;
@@ -46,6 +46,7 @@ pub use stream::StreamView;
 pub use verify::{VerifyJob, VerifyRequest};
 
 use gather::Storing;
+use missing::MissingMap;
 use pull::ActivePull;
 use stream::ActiveStream;
 

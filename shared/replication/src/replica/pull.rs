@@ -11,9 +11,9 @@ use grain::lineage::Lineage;
 use grain::{CutId, GrainSet, Run, SessionId};
 
 use super::Replica;
+use super::missing::free;
 use super::past::check_name;
 use crate::map::{MapFile, MapKind};
-use crate::missing::free;
 use crate::protocol::Want;
 use crate::session::PIECE_BYTES;
 use crate::state::{PullRecord, PullSession};

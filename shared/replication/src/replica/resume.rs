@@ -73,7 +73,7 @@ impl Replica {
                 }
             })
             .await?;
-        crate::missing::free(&self.store, [record.remaining, record.union]);
+        super::missing::free(&self.store, [record.remaining, record.union]);
         let sessions: Vec<_> = record.sessions.iter().map(|s| s.session).collect();
         self.abort_known(&sessions).await
     }

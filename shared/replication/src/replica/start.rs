@@ -11,10 +11,10 @@ use tokio::sync::{Mutex, Notify};
 
 use super::commit::CommitBody;
 use super::gather::Storing;
+use super::missing::MissingMap;
 use super::stream::StreamView;
 use super::{Replica, Settings};
 use crate::map::MapKind;
-use crate::missing::MissingMap;
 use crate::seal;
 use crate::state::{LayerRef, StateStore};
 use crate::track::MapPool;

@@ -15,9 +15,9 @@ use journal::StreamState;
 
 use super::Replica;
 use super::commit::CommitBody;
+use super::missing::free;
 use super::past::check_name;
 use crate::map::MapKind;
-use crate::missing::free;
 use crate::state::{ClosedLayer, Mode, Streamed};
 use crate::{Error, Result};
 

@@ -12,13 +12,13 @@ use crate::{Error, Result};
 
 /// One such map; there may be none. Its place in the state is told by whoever owns it.
 #[derive(Default)]
-pub(crate) struct MissingMap {
+pub(super) struct MissingMap {
     map: RefCell<Option<(LayerRef, MapFile)>>,
 }
 
 impl MissingMap {
     /// Opens the map that the state names.
-    pub(crate) async fn open(pool: &MapPool, at: Option<LayerRef>) -> Result<MissingMap> {
+    pub(super) async fn open(pool: &MapPool, at: Option<LayerRef>) -> Result<MissingMap> {
         let map = match at {
             Some(at) => match pool.open_map(at, MapKind::Missing).await {
                 Ok((map, _)) => {
@@ -45,25 +45,25 @@ impl MissingMap {
         self.map.borrow().as_ref().map(|(_, map)| map.clone())
     }
 
-    pub(crate) fn set(&self) -> GrainSet {
+    pub(super) fn set(&self) -> GrainSet {
         self.handle().map_or_else(GrainSet::new, |map| map.with_set(GrainSet::clone))
     }
 
-    pub(crate) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.handle().map_or(0, |map| map.with_set(GrainSet::len))
     }
 
-    pub(crate) fn intersects(&self, set: &GrainSet) -> bool {
+    pub(super) fn intersects(&self, set: &GrainSet) -> bool {
         self.handle()
             .is_some_and(|map| map.with_set(|mine| set.runs().any(|run| mine.intersects(run))))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Adds grains, durably; makes the map if there is none. Gives its place, for the state.
-    pub(crate) async fn add(&self, pool: &MapPool, set: &GrainSet) -> Result<Option<LayerRef>> {
+    pub(super) async fn add(&self, pool: &MapPool, set: &GrainSet) -> Result<Option<LayerRef>> {
         if set.is_empty() {
             return Ok(self.at());
         }
@@ -82,7 +82,7 @@ impl MissingMap {
     }
 
     /// A map with these grains, durable, that is not in use yet.
-    pub(crate) async fn make(
+    pub(super) async fn make(
         pool: &MapPool,
         set: &GrainSet,
     ) -> Result<Option<(LayerRef, MapFile)>> {
@@ -97,12 +97,12 @@ impl MissingMap {
 
     /// Puts what [`MissingMap::make`] made in the place of the map that there was. Gives the file of the
     /// old one, to be freed by the record that forgets it.
-    pub(crate) fn put(&self, made: Option<(LayerRef, MapFile)>) -> Option<LayerRef> {
+    pub(super) fn put(&self, made: Option<(LayerRef, MapFile)>) -> Option<LayerRef> {
         self.map.replace(made).map(|(at, _)| at)
     }
 
     /// Strikes grains that are in the base, synced.
-    pub(crate) async fn strike(&self, runs: impl IntoIterator<Item = Run>) -> Result<()> {
+    pub(super) async fn strike(&self, runs: impl IntoIterator<Item = Run>) -> Result<()> {
         let Some(map) = self.handle() else { return Ok(()) };
         for run in runs {
             map.remove(run);
@@ -111,16 +111,16 @@ impl MissingMap {
     }
 
     /// Forgets the map in memory; gives its file, to be freed by the record that forgets it.
-    pub(crate) fn forget(&self) -> Option<LayerRef> {
+    pub(super) fn forget(&self) -> Option<LayerRef> {
         self.map.borrow_mut().take().map(|(at, _)| at)
     }
 
-    pub(crate) fn at(&self) -> Option<LayerRef> {
+    pub(super) fn at(&self) -> Option<LayerRef> {
         self.map.borrow().as_ref().map(|(at, _)| *at)
     }
 }
 
 /// Frees files in the record that forgets them.
-pub(crate) fn free(store: &StateStore, files: impl IntoIterator<Item = LayerRef>) {
+pub(super) fn free(store: &StateStore, files: impl IntoIterator<Item = LayerRef>) {
     store.change(|s| s.layers.free.extend(files));
 }
